@@ -1,0 +1,60 @@
+"""What is kept of a trial: one record, stored as the trial's user attributes, shown in every table.
+
+It belongs to no layer above it: the search writes it, reports and plugins read it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """One trial of a search. Energies include PUE; None means not measured (yet)."""
+
+    number: int
+    state: str
+    backbone: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    """What the backbone says of the candidate, such as blocks per stage."""
+    eer: float | None = None
+    """Equal error rate on the development pairs, a fraction."""
+    min_dcf: float | None = None
+    train_energy_kwh: float | None = None
+    """Energy of the full recipe: steps × measured joules per step, summed over its phases. The second objective."""
+    measured_energy_kwh: float | None = None
+    """Energy the short training itself was measured to use."""
+    charged_energy_kwh: float | None = None
+    """Everything this trial was charged: building, training, evaluation."""
+    carbon_g: float | None = None
+    """Grams of CO2-equivalent of the charged energy."""
+    num_parameters: int | None = None
+    macs: int | None = None
+    joules_per_step: float | None = None
+    seconds_per_step: float | None = None
+    num_steps: int | None = None
+    duration_s: float | None = None
+    meters: Mapping[str, str] = field(default_factory=dict)
+    """Meter and quality of each domain: `{"cpu": "estimate (estimated)"}`."""
+    device: str = ""
+    precision: str = ""
+    """What the network computed in: fp32 or bf16."""
+    seed: int | None = None
+    reason: str = ""
+    """Why the trial has no values."""
+    was_interrupted: bool = False
+    """Ended by the user, the budget or a dying process, not by itself: its candidate may still be worth a trial."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the record as plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    def attributes(self) -> dict[str, Any]:
+        """Returns what is stored as the trial's user attributes: all fields that say something."""
+        skipped = {"number", "state", "params"}
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in skipped}
+        # Not `in`: 0.0 equals False, and an EER of 0 was measured.
+        return {k: v for k, v in values.items() if not (v is None or v is False or v in ("", {}))}
