@@ -1,0 +1,145 @@
+"""The interface of a meter: raw counters with their range, or watts, per domain; the monitor unwraps and integrates.
+
+Constructing a meter touches no hardware; `probe` looks, `open` starts.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+Quality = Literal["measured", "attributed", "estimated"]
+DomainKind = Literal["cpu", "dram", "gpu", "node"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Domain:
+    """A part of a machine whose energy is metered: its kind, and which one.
+
+    `index` is the socket for `cpu` and `dram`, the UUID for `gpu`; `all` covers every part of that kind. `node` is
+    everything in the machine, its GPUs included.
+    """
+
+    kind: DomainKind
+    index: str = "all"
+
+    def __str__(self) -> str:
+        return self.kind if self.index == "all" else f"{self.kind}:{self.index}"
+
+    def overlaps(self, other: "Domain") -> bool:
+        """Says whether both would count the same joules."""
+        if "node" in (self.kind, other.kind):
+            return True
+        return self.kind == other.kind and (self.index == other.index or "all" in (self.index, other.index))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CounterSample:
+    """A cumulative energy counter as read: `count` units of `unit_j` joules, wrapping to 0 after `range_count`.
+
+    `range_count` None: the counter does not wrap. `taken_at_s` is `time.monotonic()` at the moment of reading.
+    """
+
+    domain: Domain
+    taken_at_s: float
+    count: int
+    unit_j: float
+    range_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerSample:
+    """Instantaneous power in watts; `taken_at_s` is `time.monotonic()` at the moment of reading."""
+
+    domain: Domain
+    taken_at_s: float
+    power_w: float
+
+
+Sample = CounterSample | PowerSample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterRequest:
+    """What is to be measured: the GPUs in use, by UUID (`GPU-…`), and the meter's own options from study.toml."""
+
+    gpu_uuids: tuple[str, ...] = ()
+    options: Any = None
+    """An instance of the meter's `options_type`; None stands for its defaults."""
+    leave_out: frozenset[DomainKind] = frozenset()
+    """Kinds of domains that other chosen meters measure already: the meter announces and samples none of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Availability:
+    """What a meter can measure here. Without domains, `reason` says why not and `remedy` what to do about it."""
+
+    domains: tuple[Domain, ...] = ()
+    reason: str | None = None
+    remedy: str | None = None
+    resolution_s: float = 0.0
+    """How often the underlying counter or sensor changes, in seconds."""
+    gain_uncertainty: float = 0.0
+    """Relative standard uncertainty of the meter's scale: 0.05 for ±5 %."""
+    max_power_w: float = 20_000.0
+    """No single domain draws more, in watts. Tells the wrap of a counter from a reset, and one wrap from two."""
+    since_process_start: bool = False
+    """The counters start at 0 with this process, so that their first reading is energy this process has used."""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def is_available(self) -> bool:
+        """Whether there is anything to measure."""
+        return bool(self.domains)
+
+
+class MeterSession(ABC):
+    """An open meter. `read` may be called from one thread at a time; `close` is called once."""
+
+    @abstractmethod
+    def read(self) -> Sequence[Sample]:
+        """Returns one sample per domain.
+
+        Raises:
+            MeterError: the hardware could not be read. Never returns a zero in its place.
+        """
+
+    def close(self) -> None:
+        """Releases what `open` took."""
+        return None
+
+
+class Meter(ABC):
+    """A source of energy readings.
+
+    A complete meter::
+
+        class WallPlug(Meter):
+            name = "wall-plug"
+            quality = "measured"
+
+            def probe(self, request):
+                if not Path("/dev/ttyUSB0").exists():
+                    return Availability(reason="no /dev/ttyUSB0", remedy="connect the plug and set its serial port")
+                return Availability(domains=(Domain("node"),), resolution_s=1.0, gain_uncertainty=0.01)
+
+            def open(self, request):
+                return WallPlugSession(Path("/dev/ttyUSB0"))
+    """
+
+    name: ClassVar[str]
+    quality: ClassVar[Quality]
+    options_type: ClassVar[type | None] = None
+    """A frozen dataclass whose fields are the keys of `[energy.options.<name>]`, or None when there are none."""
+
+    @abstractmethod
+    def probe(self, request: MeterRequest) -> Availability:
+        """Looks at the hardware and says what can be measured. Never raises for missing hardware."""
+
+    @abstractmethod
+    def open(self, request: MeterRequest) -> MeterSession:
+        """Starts measuring the domains that `probe` announced.
+
+        Raises:
+            MeterError: the meter is not available, saying why and what to do.
+        """
