@@ -1,0 +1,120 @@
+"""What a network costs before it runs: parameters, multiply-accumulates, activations. Counted without computing."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.conv import _ConvNd
+from torch.utils.flop_counter import FlopCounterMode
+
+from greensv.config import FeatureConfig
+
+NUM_FRAMES = 350
+"""Frames at which MACs are stated: 3.5 s, the crop of the paper."""
+NUM_SPEAKERS = 5_994
+"""Speakers of VoxCeleb2's development part: the rows of the head that published parameter counts include."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complexity:
+    """The size of a network; MACs and activations are for one item of `num_frames` frames."""
+
+    num_parameters: int
+    """Of the extractor, from features to the embedding."""
+    num_parameters_with_head: int
+    """With a head of `num_speakers` rows and no bias."""
+    macs: int
+    """Multiply-accumulates of all matrix products and convolutions of the extractor."""
+    activations: int
+    """Values that convolutions and linear layers put out: what must be stored for the gradients, and moved."""
+    num_frames: int = NUM_FRAMES
+    num_speakers: int = NUM_SPEAKERS
+
+
+def describe_network(
+    build: Callable[[], nn.Module],
+    *,
+    features: FeatureConfig,
+    num_frames: int = NUM_FRAMES,
+    num_speakers: int = NUM_SPEAKERS,
+) -> Complexity:
+    """Returns the complexity of the network `build` returns, which is built without memory for its weights.
+
+    Args:
+        build: returns the network; called with the meta device as torch's default.
+        features: what the network is built for.
+        num_frames: frames of the item that MACs and activations are counted for.
+        num_speakers: rows of the head in `num_parameters_with_head`.
+    """
+    with torch.device("meta"):
+        network = build()
+    size = num_parameters(network)
+    macs, activations = _count(network, num_features=features.num_features, num_frames=num_frames)
+    return Complexity(
+        num_parameters=size,
+        num_parameters_with_head=size + num_speakers * int(network.embedding_dim),  # type: ignore[arg-type]
+        macs=macs,
+        activations=activations,
+        num_frames=num_frames,
+        num_speakers=num_speakers,
+    )
+
+
+def num_parameters(network: nn.Module) -> int:
+    """Returns the number of trainable values."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_macs(network: nn.Module, *, num_features: int, num_frames: int = NUM_FRAMES) -> int:
+    """Returns the multiply-accumulates of one item in evaluation mode; nothing is computed, on no device.
+
+    Those are half the FLOPs torch counts: convolutions, linear layers and other matrix products. Element-wise
+    operations are left out, as everywhere in the field.
+    """
+    return _count(network, num_features=num_features, num_frames=num_frames)[0]
+
+
+def count_activations(network: nn.Module, *, num_features: int, num_frames: int = NUM_FRAMES) -> int:
+    """Returns how many values the network's convolutions and linear layers put out for one item."""
+    return _count(network, num_features=num_features, num_frames=num_frames)[1]
+
+
+def _count(network: nn.Module, *, num_features: int, num_frames: int) -> tuple[int, int]:
+    # The tensors' shapes are enough; meta copies take no memory and leave the network as it is.
+    tensors = (*network.named_parameters(), *network.named_buffers())
+    shadows = {name: tensor.detach().to("meta") for name, tensor in tensors}
+    item = torch.empty(1, num_frames, num_features, device="meta")
+    with _evaluating(network), _recording_outputs(network) as sizes, FlopCounterMode(display=False) as counter:
+        functional_call(network, shadows, (item, None))
+    return counter.get_total_flops() // 2, sum(sizes)
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while: batch normalisation refuses a single item in training mode."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _recording_outputs(network: nn.Module) -> Iterator[list[int]]:
+    sizes: list[int] = []
+
+    def record(module: nn.Module, inputs: object, output: Tensor) -> None:
+        sizes.append(output.numel())
+
+    layers = [module for module in network.modules() if isinstance(module, _ConvNd | nn.Linear)]
+    handles = [layer.register_forward_hook(record) for layer in layers]
+    try:
+        yield sizes
+    finally:
+        for handle in handles:
+            handle.remove()

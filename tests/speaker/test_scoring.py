@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from greensv.errors import DataError
+from greensv.speaker import scoring
+from greensv.speaker.dataset import Pairs
+from greensv.speaker.scoring import score_pairs
+
+
+def pairs_of(*pairs: tuple[int, int]) -> Pairs:
+    columns = np.array(pairs, dtype=np.int32).T
+    return Pairs(enrolment=columns[0], test=columns[1], is_target=np.zeros(len(pairs), dtype=np.bool_))
+
+
+def test_scores_are_cosines() -> None:
+    embeddings = np.array([[1, 0], [0, 5], [3, 3], [-2, 0]], dtype=np.float32)
+    scores = score_pairs(embeddings, pairs_of((0, 1), (0, 2), (2, 1), (0, 3), (1, 1)))
+    assert scores.tolist() == pytest.approx([0, 0.5**0.5, 0.5**0.5, -1, 1])
+    assert scores.dtype == np.float32
+
+
+def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(9, 4)).astype(np.float32)
+    pairs = pairs_of(*[(int(a), int(b)) for a, b in rng.integers(0, 9, size=(11, 2))])
+    at_once = score_pairs(embeddings, pairs)
+    monkeypatch.setattr(scoring, "PAIRS_PER_BLOCK", 3)
+    assert np.array_equal(score_pairs(embeddings, pairs), at_once)
+
+
+def test_scores_stay_within_one_and_do_not_depend_on_length() -> None:
+    embeddings = np.random.default_rng(0).normal(size=(50, 256)).astype(np.float32)
+    same = pairs_of(*[(i, i) for i in range(50)])
+    assert score_pairs(embeddings, same).max() <= 1
+    other = pairs_of((0, 1), (2, 3))
+    assert score_pairs(embeddings * 1000, other) == pytest.approx(score_pairs(embeddings, other), abs=1e-6)
+
+
+@pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
+def test_embedding_without_direction_is_an_error_where_it_is_used(bad: float) -> None:
+    embeddings = np.array([[1, 0], [bad, bad], [0, 1]], dtype=np.float32)
+    with pytest.raises(DataError, match=r"embedding of utterance 1 .* has no cosine"):
+        score_pairs(embeddings, pairs_of((0, 2), (2, 1)))
+    assert score_pairs(embeddings, pairs_of((0, 2))).tolist() == [0]
