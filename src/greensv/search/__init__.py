@@ -1,0 +1,1 @@
+"""The search: the only place where trials, joules and speakers meet."""

@@ -1,0 +1,73 @@
+"""A study's configuration, checked against what is installed: all mistakes at once, before anything runs."""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from greensv.config import StudyConfig
+from greensv.config.load import Problem, parse_study, validate
+from greensv.errors import ConfigError
+from greensv.plugins import Plugins
+from greensv.search.candidate import space_problems
+from greensv.search.workbench import dataset_problems
+
+STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def configure(data: Mapping[str, Any], *, source: str, plugins: Plugins) -> StudyConfig:
+    """Returns the study that `data` describes, its components and their options checked too.
+
+    Raises:
+        ConfigError: naming every mistake with its path.
+    """
+
+    def check(raw: Mapping[str, Any]) -> Sequence[Problem]:
+        backbones, energy = raw.get("backbones"), raw.get("energy", {})
+        problems = _name_problems(raw.get("name"))
+        problems += dataset_problems(raw.get("dataset"), plugins)
+        problems += space_problems(backbones, plugins) if isinstance(backbones, Mapping) else []
+        problems += _energy_problems(energy, plugins) if isinstance(energy, Mapping) else []
+        return problems
+
+    return parse_study(data, source=source, checks=[check])
+
+
+def _name_problems(name: object) -> list[Problem]:
+    if not isinstance(name, str) or STUDY_NAME.fullmatch(name):
+        return []
+    what = f"a study's name is made of letters, digits, '.', '_' and '-' (it also names a folder), found {name!r}"
+    return [Problem(where="name", what=what)]
+
+
+def _energy_problems(energy: Mapping[str, Any], plugins: Plugins) -> list[Problem]:
+    problems = []
+    meters = energy.get("meters", ())
+    meters = meters if isinstance(meters, list | tuple) else ()
+    if "auto" in meters and len(meters) > 1:
+        problems.append(
+            Problem(where="energy.meters", what="'auto' stands alone; leave it out, or leave out the others")
+        )
+    for name in meters:
+        if isinstance(name, str) and name != "auto" and name not in plugins.components["meter"]:
+            problems.append(Problem(where="energy.meters", what=plugins.unknown("meter", name)))
+    options = energy.get("options", {})
+    for name, values in options.items() if isinstance(options, Mapping) else ():
+        where = f"energy.options.{name}"
+        if name not in plugins.components["meter"]:
+            problems.append(Problem(where=where, what=plugins.unknown("meter", name)))
+        elif (options_type := plugins.get("meter", name).options_type) is not None:
+            problems += validate(options_type, values, where=where)[1]
+        elif values:
+            problems.append(Problem(where=where, what=f"meter {name!r} has no options; remove them"))
+    source = energy.get("carbon_source", "static")
+    if not isinstance(source, str):
+        return problems
+    if source not in plugins.components["carbon source"]:
+        problems.append(Problem(where="energy.carbon_source", what=plugins.unknown("carbon source", source)))
+    elif isinstance(region := energy.get("region", "WORLD"), str):
+        try:
+            plugins.get("carbon source", source).factor(region, datetime.now(UTC))
+        except ConfigError as error:
+            problems.append(Problem(where="energy.region", what=str(error)))
+    return problems

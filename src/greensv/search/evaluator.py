@@ -1,0 +1,169 @@
+"""Trains one candidate briefly, measures it, and scores the development pairs."""
+
+import dataclasses
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from greensv.config import Phase
+from greensv.search.candidate import Candidate
+from greensv.search.gate import BudgetGate
+from greensv.search.measuring import TrainingCost, measure_training, probe_training
+from greensv.search.workbench import Workbench
+from greensv.speaker.dataset import Protocol
+from greensv.units import kwh_from_j
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from greensv.speaker.audio import AudioStore
+    from greensv.speaker.training import Training
+
+NUM_RESAMPLES = 200
+"""Resamples of speakers for the interval of a test EER."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What a short training showed. Energies include PUE."""
+
+    eer: float
+    min_dcf: float
+    train_energy_kwh: float
+    measured_energy_kwh: float
+    joules_per_step: float
+    seconds_per_step: float
+    num_steps: int
+
+
+def short_phase(bench: Workbench) -> Phase:
+    """Returns the recipe's first phase compressed to the search's epochs: same crop, same schedules, fewer steps."""
+    return replace(bench.config.recipe.phases[0], num_epochs=bench.config.search.num_epochs)
+
+
+def evaluate(bench: Workbench, candidate: Candidate, *, trial_number: int, seed: int, gate: BudgetGate) -> Evaluation:
+    """Trains a candidate for the search's epochs and scores the development pairs.
+
+    Raises:
+        Interrupted: the user asked to stop.
+        BudgetExhausted: the budget is used up.
+        TooDear: the budget cannot pay for the rest of the training.
+        TrainingError: the training diverged.
+    """
+    metering = bench.metering
+    with metering.purpose("training", trial_number=trial_number):
+        network = bench.build(candidate, seed=seed)
+        training = _training(bench, network, (short_phase(bench),), seed=seed)
+        cost = measure_training(bench, training, what=f"trial {trial_number}", gate=gate, trial_number=trial_number)
+    with metering.purpose("evaluation", trial_number=trial_number):
+        eer, min_dcf = score_dev(bench, network)
+    train_j = _full_recipe_j(bench, candidate, cost, trial_number=trial_number, gate=gate)
+    return Evaluation(
+        eer=eer,
+        min_dcf=min_dcf,
+        train_energy_kwh=kwh_from_j(train_j),
+        measured_energy_kwh=kwh_from_j(cost.energy_j),
+        joules_per_step=cost.joules_per_step,
+        seconds_per_step=cost.seconds_per_step,
+        num_steps=cost.num_steps,
+    )
+
+
+def probe(bench: Workbench, candidate: Candidate, *, seed: int, gate: BudgetGate) -> TrainingCost:
+    """Measures some steps of a candidate's short training on real batches, to predict others from."""
+    training = _training(bench, bench.build(candidate, seed=seed), (short_phase(bench),), seed=seed)
+    return probe_training(bench, training, what="probe", gate=gate)
+
+
+def full_recipe_steps(bench: Workbench, phase: Phase) -> int:
+    """Returns the steps of one phase of the full recipe, on all the training data the full recipe uses."""
+    num_utterances = len(bench.corpus.train)
+    if bench.corpus.dev_rejoins_training:
+        num_utterances += len(bench.corpus.dev.utterances)
+    return phase.num_epochs * (num_utterances // bench.config.recipe.batch_size)
+
+
+def score_dev(bench: Workbench, network: "nn.Module") -> tuple[float, float]:
+    """Returns EER and minDCF on the development pairs."""
+    from greensv.speaker.metrics import verify_scores
+
+    pairs = bench.corpus.dev.pairs
+    found = verify_scores(_scores(bench, network, bench.corpus.dev, bench.dev_audio), pairs.is_target)
+    return found.eer, found.min_dcf
+
+
+def score_protocol(bench: Workbench, network: "nn.Module", protocol: Protocol) -> dict[str, Any]:
+    """Returns EER with its 95 % interval over speakers, minDCF and the counts of a protocol, as plain values."""
+    from greensv.speaker.audio import AudioStore
+    from greensv.speaker.metrics import bootstrap_eer, verify_scores
+
+    scores = _scores(bench, network, protocol, AudioStore(protocol.utterances))
+    found = verify_scores(scores, protocol.pairs.is_target)
+    low, high = bootstrap_eer(
+        scores, protocol.pairs, protocol.utterances.speakers, num_resamples=NUM_RESAMPLES, seed=bench.config.seed
+    )
+    return {"protocol": protocol.name, **dataclasses.asdict(found), "eer_low": low, "eer_high": high}
+
+
+def _scores(bench: Workbench, network: "nn.Module", protocol: Protocol, audio: "AudioStore") -> "NDArray[np.float32]":
+    from greensv.speaker.device import resolve_precision
+    from greensv.speaker.embedding import embed
+    from greensv.speaker.scoring import score_pairs
+
+    looked_at_s = time.monotonic()
+
+    def on_batch(done: int, total: int) -> None:
+        nonlocal looked_at_s
+        now = time.monotonic()
+        bench.metering.longest_step_s = max(bench.metering.longest_step_s, now - looked_at_s)
+        looked_at_s = now
+        bench.stop.check()
+        bench.metering.check()
+
+    embeddings = embed(
+        network,
+        protocol.utterances,
+        audio,
+        features=bench.config.features,
+        device=bench.device,
+        precision=resolve_precision(bench.config.recipe.precision, bench.device),
+        on_batch=on_batch,
+    )
+    return score_pairs(embeddings, protocol.pairs)
+
+
+def _training(bench: Workbench, network: "nn.Module", phases: tuple[Phase, ...], *, seed: int) -> "Training":
+    from greensv.speaker.training import Training
+
+    return Training(
+        network=network,
+        utterances=bench.corpus.train,
+        audio=bench.train_audio,
+        recipe=bench.config.recipe,
+        phases=phases,
+        features=bench.config.features,
+        seed=seed,
+        device=bench.device,
+    )
+
+
+def _full_recipe_j(
+    bench: Workbench, candidate: Candidate, cost: TrainingCost, *, trial_number: int, gate: BudgetGate
+) -> float:
+    """Returns the joules of the full recipe: per phase its steps × measured joules per step.
+
+    A phase with the crop of the first one costs what was measured in training; one with another crop is probed.
+    """
+    first, *others = bench.config.recipe.phases
+    total_j = full_recipe_steps(bench, first) * cost.joules_per_step
+    for phase in others:
+        joules_per_step = cost.joules_per_step
+        if phase.crop_s != first.crop_s:
+            with bench.metering.purpose("probe", trial_number=trial_number):
+                training = _training(bench, bench.build(candidate, seed=0), (replace(phase, num_epochs=1),), seed=0)
+                what = f"trial {trial_number}, phase {phase.name}"
+                joules_per_step = probe_training(bench, training, what=what, gate=gate).joules_per_step
+        total_j += full_recipe_steps(bench, phase) * joules_per_step
+    return total_j

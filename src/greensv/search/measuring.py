@@ -1,0 +1,150 @@
+"""Runs trainings with the meters on: joules and seconds per step, of a whole training or of a few seconds of one."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from greensv.errors import MeterError
+from greensv.search.events import Stepped
+from greensv.search.gate import BudgetGate
+from greensv.search.workbench import Workbench
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from greensv.speaker.training import StepReport, Training
+
+WARMUP_STEPS = 3
+"""Steps left out of joules per step: the first ones allocate memory and choose algorithms."""
+PROBE_WARMUP_STEPS = 5
+PROBE_S = 3.0
+MIN_PROBE_STEPS = 4
+"""A probe ends after so many seconds, once it has so many steps."""
+LOSS_INTERVAL_S = 1.0
+"""Seconds between two readings of the loss for the user: a GPU waits for each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingCost:
+    """The measured cost of some steps of training, PUE included: all of them, and one in the steady state."""
+
+    energy_j: float
+    joules_per_step: float
+    seconds_per_step: float
+    num_steps: int
+
+
+def measure_training(
+    bench: Workbench, training: "Training", *, what: str, gate: BudgetGate, trial_number: int
+) -> TrainingCost:
+    """Runs a training to its end and returns its cost, its first steps apart from the rest.
+
+    Raises:
+        MeterError: the meters saw no energy.
+    """
+    num_steps = training.num_steps
+    warmup = min(WARMUP_STEPS, num_steps // 2)
+    gate.begin(num_steps=num_steps)
+    on_step = step_listener(bench, what=what, gate=gate, steps_per_epoch=training.steps_per_epoch)
+    monitor = bench.metering.monitor
+    with monitor.window("training") as whole:
+        training.run(until_step=warmup, on_step=on_step)
+        with monitor.window("steady training") as steady:
+            training.run(on_step=on_step)
+    bench.metering.record(whole.result, trial_number=trial_number)
+    pue = bench.config.energy.pue
+    num_steady = num_steps - warmup
+    return TrainingCost(
+        energy_j=pue * whole.result.energy_j,
+        joules_per_step=_seen(pue * steady.result.energy_j, num_steps=num_steady) / num_steady,
+        seconds_per_step=steady.result.duration_s / num_steady,
+        num_steps=num_steps,
+    )
+
+
+def probe_training(bench: Workbench, training: "Training", *, what: str, gate: BudgetGate) -> TrainingCost:
+    """Runs a training for a few seconds and returns the cost of its steps.
+
+    A step that was held up (by another program, a cold disk) would be multiplied by thousands, so the energy of the
+    measured steps is scaled to their median duration.
+    """
+    warmup = min(PROBE_WARMUP_STEPS, training.num_steps // 2)
+    gate.begin(num_steps=training.num_steps)
+    shown = step_listener(bench, what=what, gate=gate, steps_per_epoch=training.steps_per_epoch)
+    training.run(until_step=warmup, on_step=shown)
+    ended_s = [time.monotonic()]
+
+    def on_step(report: "StepReport") -> None:
+        shown(report)
+        ended_s.append(time.monotonic())
+        if len(ended_s) > MIN_PROBE_STEPS and ended_s[-1] - ended_s[0] > PROBE_S:
+            raise _ProbeDone
+
+    with bench.metering.monitor.window("probe") as window, contextlib.suppress(_ProbeDone):
+        training.run(on_step=on_step)
+    durations_s = np.diff(ended_s)
+    median_s = typical_step_s(durations_s)
+    energy_j = _seen(bench.config.energy.pue * window.result.energy_j, num_steps=len(durations_s))
+    return TrainingCost(
+        energy_j=energy_j,
+        joules_per_step=energy_j / window.result.duration_s * median_s,
+        seconds_per_step=median_s,
+        num_steps=len(durations_s),
+    )
+
+
+def typical_step_s(durations_s: "NDArray[np.float64]") -> float:
+    """Returns the duration of a step that nothing held up."""
+    return float(np.median(durations_s))
+
+
+def step_listener(
+    bench: Workbench, *, what: str, gate: BudgetGate, steps_per_epoch: int
+) -> "Callable[[StepReport], None]":
+    """Returns what is called after each step: it stops on Ctrl-C and at the budget's end, and shows the progress."""
+    last_shown_s = -LOSS_INTERVAL_S
+
+    def on_step(report: "StepReport") -> None:
+        nonlocal last_shown_s
+        bench.stop.check()
+        gate.after_step()
+        now = time.monotonic()
+        if now - last_shown_s < LOSS_INTERVAL_S and report.step < report.num_steps:
+            return
+        last_shown_s = now
+        bench.listen(
+            Stepped(
+                what=what,
+                epoch=report.epoch + 1,
+                num_epochs=report.num_steps // steps_per_epoch,
+                step=report.step,
+                num_steps=report.num_steps,
+                loss=float(report.loss),
+            )
+        )
+        bench.metering.tell(bench.listen)
+
+    return on_step
+
+
+def _seen(energy_j: float, *, num_steps: int) -> float:
+    """Returns the energy, refusing a zero: no training uses none."""
+    if energy_j <= 0:
+        raise MeterError(
+            f"the meters saw no energy in {num_steps} steps of training: their counters change too rarely for so short "
+            "a training; raise search.num_epochs, or use another meter (`greensv meters` says how often each changes)"
+        )
+    return energy_j
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, or its kind when it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+class _ProbeDone(Exception):
+    pass

@@ -1,0 +1,252 @@
+"""Meters, monitor, ledger and budget of one process, tied together: every joule of it is charged to one account."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from greensv.config import EnergyConfig
+from greensv.energy.budget import Lease, Purpose, head_room_j, is_alive, this_process
+from greensv.energy.charging import Charger
+from greensv.energy.ledger import Ledger
+from greensv.energy.monitor import EnergyWindow, Monitor
+from greensv.energy.selection import Choice, choose_meters, open_meters
+from greensv.errors import BudgetError
+from greensv.plugins import Plugins
+from greensv.search.control import BudgetExhausted
+from greensv.search.events import BudgetMoved, Listener, MetersChosen, Noted
+from greensv.units import MICROJOULES_PER_JOULE, format_energy, j_from_uj, kwh_from_uj, uj_from_j
+
+logger = logging.getLogger(__name__)
+
+LEASE_TTL_S = 60.0
+FLUSH_INTERVAL_S = 2.0
+OVERHEAD_SHARE = 0.01
+"""Share of the cap that is set aside for what is no trial: preparation, probing, the report. Topped up as needed."""
+CLOSING_S = 5.0
+"""Seconds of present power kept back for ending a search: telling Optuna, the report, Python's own end."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Metering:
+    """The metering of this process. Made by `open_metering`."""
+
+    monitor: Monitor
+    charger: Charger
+    ledger: Ledger
+    study_id: str
+    account: str
+    cap_j: float
+    pue: float
+    choices: tuple[Choice, ...]
+    longest_step_s: float = 0.0
+    """The longest time so far between two looks at the budget; a training gate keeps it."""
+
+    @contextmanager
+    def purpose(self, purpose: Purpose, *, trial_number: int | None = None) -> Iterator[None]:
+        """Charges to `purpose` inside the block."""
+        with self.charger.purpose(purpose, trial_number=trial_number):
+            yield
+
+    def check(self) -> None:
+        """Raises what should end the job: budget used up, lease lost, ledger or meter failing. Asks no database.
+
+        Raises:
+            BudgetExhausted: nothing is left for the next metering interval, or for ending in good order.
+            BudgetError: another process closed our lease.
+            MeterError: a meter keeps failing.
+            StudyError: the ledger cannot be written.
+        """
+        self.charger.check()
+        self.monitor.check()
+        if self.charger.is_fenced:
+            raise BudgetError(
+                "this process's lease was closed by another one, which took it for dead; nothing was lost, run again"
+            )
+        if self.charger.is_exhausted or j_from_uj(self.charger.left_uj) <= CLOSING_S * self.power_w:
+            raise BudgetExhausted("the budget is used up")
+
+    def reserve(self, energy_j: float, *, purpose: Purpose, trial_number: int | None = None) -> Lease | None:
+        """Takes joules out of what is left of the account; None when they do not fit."""
+        return self.ledger.reserve(
+            self.study_id,
+            self.account,
+            max(1, round(energy_j * MICROJOULES_PER_JOULE)),
+            purpose=purpose,
+            trial_number=trial_number,
+            holder=this_process(),
+            ttl_s=LEASE_TTL_S,
+        )
+
+    @contextmanager
+    def holding(self, lease: Lease) -> Iterator[Lease]:
+        """Charges to `lease` inside the block and gives back what is left of it at the end."""
+        try:
+            with self.charger.hold(lease):
+                yield lease
+        finally:
+            self.ledger.settle(lease)
+
+    def cover(self, lease: Lease, energy_j: float) -> bool:
+        """Sees to it that the lease in force has `energy_j` left; False when the account cannot give it."""
+        needed_uj = uj_from_j(energy_j)
+        if self.charger.lease_left_uj(lease) >= needed_uj:
+            return True
+        self.charger.flush()
+        missing_uj = needed_uj - self.charger.lease_left_uj(lease)
+        if missing_uj > 0:
+            if not self.ledger.top_up(lease, missing_uj):
+                return False
+            self.charger.flush()
+        return True
+
+    @property
+    def used_j(self) -> float:
+        """Joules of this process so far, PUE included, at the latest poll."""
+        return self.pue * sum(reading.energy_j for reading in self.monitor.known_totals())
+
+    @property
+    def power_w(self) -> float:
+        """Power over the last few polls, PUE included; 0 before one is known."""
+        return self.pue * (self.monitor.power_w or 0.0)
+
+    @property
+    def head_room_j(self) -> float:
+        """Joules by which true energy may exceed the cap: peak power × (metering interval + longest step).
+
+        The charge never does.
+        """
+        power_w = self.pue * (self.monitor.peak_power_w or 0.0)
+        return head_room_j(power_w, interval_s=self.monitor.interval_s, step_s=self.longest_step_s)
+
+    @property
+    def left_j(self) -> float:
+        """Joules that can still be reserved, by the database."""
+        return j_from_uj(self.ledger.statement(self.study_id, self.account).left_uj)
+
+    def trial_energy_kwh(self, trial_number: int) -> float:
+        """All that was charged for a trial, in kWh."""
+        self.charger.flush()
+        return kwh_from_uj(self.ledger.trial_energy_uj(self.study_id, self.account, trial_number))
+
+    def record(self, window: EnergyWindow, *, trial_number: int | None = None) -> None:
+        """Keeps a window for reports; what went wrong with the meters in it is logged."""
+        for note in window.notes:
+            logger.warning("energy window %r of trial %s: %s", window.name, trial_number, note)
+        self.ledger.record_window(self.study_id, self.account, window, trial_number=trial_number)
+
+    def tell(self, listen: Listener) -> None:
+        """Tells the listener how the account stands."""
+        statement = self.ledger.statement(self.study_id, self.account)
+        listen(
+            BudgetMoved(
+                cap_j=j_from_uj(statement.cap_uj),
+                spent_j=j_from_uj(statement.spent_uj),
+                reserved_j=j_from_uj(statement.reserved_uj),
+                power_w=self.power_w,
+            )
+        )
+
+    def domains(self) -> dict[str, str]:
+        """Returns what measures each domain, and its quality: `{"cpu": "estimate (estimated)"}`."""
+        return {
+            str(domain): f"{choice.meter.name} ({choice.meter.quality})"
+            for choice in self.choices
+            if choice.is_chosen
+            for domain in choice.availability.domains
+        }
+
+    def unmetered(self) -> list[str]:
+        """Returns the parts of the machine that none of the chosen meters covers, of cpu and dram."""
+        covered = {domain.kind for c in self.choices if c.is_chosen for domain in c.availability.domains}
+        return [] if "node" in covered else sorted({"cpu", "dram"} - covered)
+
+    def meter_lines(self) -> list[str]:
+        """Returns one line per chosen meter, for the user."""
+        lines = []
+        for choice in self.choices:
+            if choice.is_chosen:
+                domains = ", ".join(map(str, choice.availability.domains))
+                gain = f", ±{choice.availability.gain_uncertainty:.0%}" if choice.availability.gain_uncertainty else ""
+                lines.append(f"{choice.meter.name}: {domains} ({choice.meter.quality}{gain})")
+        return lines
+
+
+@contextmanager
+def open_metering(
+    energy: EnergyConfig,
+    *,
+    plugins: Plugins,
+    ledger: Ledger,
+    study_id: str,
+    account: str,
+    gpu_uuids: tuple[str, ...],
+) -> Iterator[Metering]:
+    """Yields the metering of this process, its account charged from the moment the process started.
+
+    The account must be open. A lease for what is no trial is held all along; at the end everything is flushed and
+    settled, whatever happened.
+
+    Raises:
+        MeterError: nothing can measure, or a meter asked for cannot.
+        BudgetExhausted: the account has nothing left.
+    """
+    choices = choose_meters(plugins.all("meter"), energy.meters, gpu_uuids=gpu_uuids, options=energy.options)
+    cap_j = j_from_uj(ledger.statement(study_id, account).cap_uj)
+    synchronise = _cuda_synchronise if gpu_uuids else None
+    with Monitor(open_meters(choices), interval_s=energy.interval_s, synchronise=synchronise) as monitor:
+        charger = Charger(
+            monitor, ledger, study_id=study_id, account=account, pue=energy.pue, flush_interval_s=FLUSH_INTERVAL_S
+        )
+        metering = Metering(
+            monitor=monitor,
+            charger=charger,
+            ledger=ledger,
+            study_id=study_id,
+            account=account,
+            cap_j=cap_j,
+            pue=energy.pue,
+            choices=choices,
+        )
+        charger.charge_startup(_seconds_since_process_start())
+        try:
+            with _overhead(metering):
+                yield metering
+        finally:
+            charger.close()
+
+
+@contextmanager
+def _overhead(metering: Metering) -> Iterator[None]:
+    amount_j = min(OVERHEAD_SHARE * metering.cap_j, metering.left_j)
+    lease = metering.reserve(amount_j, purpose="preparation") if amount_j > 0 else None
+    if lease is None:
+        raise BudgetExhausted(f"the budget of {format_energy(metering.cap_j)} is used up; raise it with --budget-kwh")
+    with metering.holding(lease):
+        yield
+
+
+def announce_meters(metering: Metering, listen: Listener) -> None:
+    """Tells what measures, and what of the machine nothing measures."""
+    listen(MetersChosen(lines=metering.meter_lines()))
+    if unmetered := " and ".join(metering.unmetered()):
+        listen(
+            Noted(text=f"nothing chosen measures {unmetered}: their energy is not charged; add a meter, or use auto")
+        )
+    metering.tell(listen)
+
+
+def reap_dead(ledger: Ledger, study_id: str) -> None:
+    """Closes the leases of processes that died, charging what they may have used since their last beat."""
+    ledger.reap(study_id, is_alive=is_alive)
+
+
+def _seconds_since_process_start() -> float:
+    return max(0.0, time.time() - this_process().process_started_at)
+
+
+def _cuda_synchronise() -> None:
+    import torch
+
+    torch.cuda.synchronize()

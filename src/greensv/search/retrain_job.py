@@ -1,0 +1,220 @@
+"""The retraining of one network: full recipe, resumable, scored once on the test pairs, kept as a checkpoint."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from greensv import __version__
+from greensv.energy.carbon import CarbonFactor
+from greensv.search.control import BudgetExhausted, Interrupted, TooDear
+from greensv.search.evaluator import full_recipe_steps, score_protocol
+from greensv.search.events import Noted
+from greensv.search.gate import BudgetGate
+from greensv.search.measuring import step_listener
+from greensv.search.study import RETRAIN_SUFFIX, OpenStudy, name_metrics
+from greensv.search.workbench import Workbench, cache_folder, dataset_arguments, watched_progress
+from greensv.trial_record import TrialRecord
+from greensv.units import carbon_g, format_energy, j_from_kwh
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from greensv.speaker.training import StepReport, Training
+
+STATE_FILE = "training.pt"
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainJob:
+    """The retraining of one trial's network."""
+
+    study: OpenStudy
+    bench: Workbench
+    record: TrialRecord
+    folder: Path
+    factor: CarbonFactor
+
+    def run(self) -> dict[str, Any]:
+        """Returns the result: the stored one where the network is ready already."""
+        result_path = self.folder / RESULT_FILE
+        number = self.record.number
+        if result_path.exists():
+            self.bench.listen(Noted(text=f"trial {number} is retrained and scored already: {result_path}"))
+            stored: dict[str, Any] = json.loads(result_path.read_text(encoding="utf-8"))
+            self._add_sibling(stored)
+            return stored
+        training = self._training()
+        remaining_j = self._remaining_j(training)
+        metering = self.bench.metering
+        metering.check()
+        self.bench.listen(
+            Noted(
+                text=f"trial {number}: {training.num_steps - training.step:,} of {training.num_steps:,} steps to "
+                f"train, reckoned {format_energy(remaining_j)}"
+            )
+        )
+        lease = metering.reserve(min(remaining_j, metering.left_j), purpose="training", trial_number=number)
+        if lease is None:
+            raise BudgetExhausted(f"the retraining of trial {number} needs about {format_energy(remaining_j)}")
+        with metering.holding(lease):
+            gate = BudgetGate(metering, lease)
+            with metering.purpose("training", trial_number=number):
+                self._train(training, gate)
+                self._save(training.network)
+            with metering.purpose("evaluation", trial_number=number):
+                protocols = self._score(training.network)
+        return self._finish(training, protocols)
+
+    def _training(self) -> "Training":
+        from greensv.speaker.audio import AudioStore
+        from greensv.speaker.checkpoint import load_training_state
+        from greensv.speaker.training import Training
+
+        bench = self.bench
+        candidate = bench.space.candidate(self.record.params)
+        seed = self.record.seed or 0
+        utterances, audio = bench.corpus.train, bench.train_audio
+        if bench.corpus.dev_rejoins_training:
+            from greensv.speaker.corpus import join
+
+            utterances = join(bench.corpus.train, bench.corpus.dev.utterances)
+            audio = AudioStore(utterances)
+            with bench.metering.purpose("preparation"):
+                audio.fill(watched_progress(bench.listen, bench.stop, bench.metering))
+        training = Training(
+            network=bench.build(candidate, seed=seed),
+            utterances=utterances,
+            audio=audio,
+            recipe=bench.config.recipe,
+            phases=bench.config.recipe.phases,
+            features=bench.config.features,
+            seed=seed,
+            device=bench.device,
+        )
+        state_path = self.folder / STATE_FILE
+        if state_path.exists():
+            state, _ = load_training_state(state_path)
+            training.load_state_dict(state)
+            bench.listen(Noted(text=f"trial {self.record.number}: continuing after step {training.step:,}"))
+        return training
+
+    def _remaining_j(self, training: "Training") -> float:
+        full = sum(full_recipe_steps(self.bench, phase) for phase in self.bench.config.recipe.phases)
+        train_j = j_from_kwh(self.record.train_energy_kwh or 0.0)
+        return max(1.0, train_j * (training.num_steps - training.step) / max(full, 1))
+
+    def _train(self, training: "Training", gate: BudgetGate) -> None:
+        """Trains to the end, saving after each epoch and wherever it is stopped."""
+        what = f"trial {self.record.number}"
+        gate.begin(num_steps=training.num_steps - training.step)
+        listener = step_listener(self.bench, what=what, gate=gate, steps_per_epoch=training.steps_per_epoch)
+
+        def on_step(report: "StepReport") -> None:
+            listener(report)
+            if report.step % training.steps_per_epoch == 0:
+                self._save_state(training)
+
+        try:
+            with self.bench.metering.monitor.window("training") as window:
+                training.run(on_step=on_step)
+        except (Interrupted, BudgetExhausted, TooDear):
+            self._save_state(training)
+            raise
+        self.bench.metering.record(window.result, trial_number=self.record.number)
+
+    def _save_state(self, training: "Training") -> None:
+        from greensv.speaker.checkpoint import save_training_state
+
+        save_training_state(self.folder / STATE_FILE, training, {"trial": self.record.number})
+
+    def _save(self, network: "nn.Module") -> None:
+        from greensv.speaker.checkpoint import CheckpointInfo, save_checkpoint
+
+        bench = self.bench
+        candidate = bench.space.candidate(self.record.params)
+        backbone = bench.space.backbones[candidate.backbone]
+        info = CheckpointInfo(
+            backbone=candidate.backbone,
+            backbone_version=backbone.version,
+            params=dict(candidate.params),
+            features=bench.config.features,
+            embedding_dim=int(network.embedding_dim),  # type: ignore[arg-type]
+            provenance={
+                "study": self.study.config.name,
+                "study_id": self.study.study_id,
+                "trial": self.record.number,
+                "seed": self.record.seed,
+                "device": self.record.device,
+                "dataset": asdict(bench.config.dataset),
+                "recipe": asdict(bench.config.recipe),
+                "versions": dict(self.record.versions),
+            },
+        )
+        save_checkpoint(self.folder, network, info)
+
+    def _score(self, network: "nn.Module") -> list[dict[str, Any]]:
+        """Scores every test protocol: the first and only time the test pairs are looked at."""
+        bench = self.bench
+        dataset, root, options = dataset_arguments(bench.config, bench.plugins)
+        progress = watched_progress(bench.listen, bench.stop, bench.metering)
+        protocols = dataset.load_tests(root, options, cache_dir=cache_folder() / dataset.name, progress=progress)
+        scored = []
+        for protocol in protocols:
+            found = score_protocol(bench, network, protocol)
+            bench.listen(
+                Noted(
+                    text=f"trial {self.record.number} on {protocol.name}: EER {100 * found['eer']:.2f} % "
+                    f"(95 % interval {100 * found['eer_low']:.2f} to {100 * found['eer_high']:.2f}), "
+                    f"minDCF {found['min_dcf']:.3f}"
+                )
+            )
+            scored.append(found)
+        return scored
+
+    def _finish(self, training: "Training", protocols: list[dict[str, Any]]) -> dict[str, Any]:
+        """Writes the result, then drops the training state, which nothing needs any more."""
+        from greensv.speaker.checkpoint import write_whole
+
+        metering = self.bench.metering
+        energy_kwh = metering.trial_energy_kwh(self.record.number)
+        result = {
+            "study": self.study.config.name,
+            "trial": self.record.number,
+            "backbone": self.record.backbone,
+            "params": dict(self.record.params),
+            "num_parameters": self.record.num_parameters,
+            "macs": self.record.macs,
+            "num_steps": training.num_steps,
+            "predicted_train_energy_kwh": self.record.train_energy_kwh,
+            "charged_energy_kwh": energy_kwh,
+            "carbon_g": carbon_g(j_from_kwh(energy_kwh), self.factor.g_per_kwh),
+            "meters": metering.domains(),
+            "protocols": protocols,
+            "checkpoint": str(self.folder),
+            "greensv": __version__,
+        }
+        text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+        write_whole(self.folder / RESULT_FILE, lambda file: file.write(text.encode()))
+        (self.folder / STATE_FILE).unlink(missing_ok=True)
+        self._add_sibling(result)
+        return result
+
+    def _add_sibling(self, result: dict[str, Any]) -> None:
+        """Adds the result to the study `NAME/retrain`, once: a finished trial cannot be annotated any more."""
+        import optuna
+
+        storage = self.study.optuna._storage
+        sibling = optuna.create_study(
+            storage=storage,
+            study_name=self.study.config.name + RETRAIN_SUFFIX,
+            directions=["minimize", "minimize"],
+            load_if_exists=True,
+        )
+        name_metrics(sibling, ["test_eer", "charged_energy_kwh"])
+        tests = [protocol["eer"] for protocol in result["protocols"]]
+        is_there = any(t.user_attrs.get("trial") == result["trial"] for t in sibling.get_trials(deepcopy=False))
+        if tests and not is_there:
+            values = [float(sum(tests) / len(tests)), float(result["charged_energy_kwh"])]
+            sibling.add_trial(optuna.trial.create_trial(values=values, user_attrs=result))

@@ -1,0 +1,97 @@
+"""Writes trials down: their record, what they were charged, and their end, to Optuna, plugins and the user."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from greensv import __version__
+from greensv.config import StudyConfig
+from greensv.energy.carbon import CarbonFactor
+from greensv.plugins import Plugins
+from greensv.search.candidate import Candidate
+from greensv.search.evaluator import Evaluation
+from greensv.search.events import TrialEnded
+from greensv.search.front import pareto_front
+from greensv.search.records import from_trial
+from greensv.search.study import OpenStudy, derive_seed
+from greensv.search.workbench import Workbench
+from greensv.trial_record import TrialRecord
+from greensv.units import carbon_g, j_from_kwh
+
+if TYPE_CHECKING:
+    import optuna
+
+
+def component_versions(config: StudyConfig, plugins: Plugins) -> dict[str, str]:
+    """Returns what produces this study's numbers: distribution and version of each component it names."""
+    named: list[tuple[Any, str]] = [("dataset", config.dataset.name), ("carbon source", config.energy.carbon_source)]
+    named += [("backbone", name) for name in config.backbones]
+    named += [("meter", name) for name in config.energy.meters if name != "auto"]
+    providers = {f"{kind} {name}": plugins.component(kind, name).provider for kind, name in named}
+    return {what: f"{provider.distribution} {provider.version}" for what, provider in providers.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialBook:
+    """The trials of one search."""
+
+    study: OpenStudy
+    bench: Workbench
+    factor: CarbonFactor
+
+    def started(self, trial: "optuna.Trial", candidate: Candidate) -> TrialRecord:
+        """Returns the record of a trial that is about to run."""
+        from greensv.speaker.device import device_name, resolve_precision
+
+        work = self.bench.work(candidate)
+        return TrialRecord(
+            number=trial.number,
+            state="running",
+            backbone=candidate.backbone,
+            params=dict(trial.params),
+            summary=self.bench.space.summary(candidate),
+            num_parameters=work.num_parameters,
+            macs=work.macs,
+            meters=self.bench.metering.domains(),
+            device=device_name(self.bench.device),
+            precision=resolve_precision(self.bench.config.recipe.precision, self.bench.device),
+            seed=derive_seed(self.bench.config.seed, trial.number),
+            versions={"greensv": __version__, **component_versions(self.bench.config, self.bench.plugins)},
+        )
+
+    def charged(self, record: TrialRecord, *, reason: str = "", was_interrupted: bool = False) -> TrialRecord:
+        """Returns the record with all that was charged for the trial, and why it has no values."""
+        charged_kwh = self.bench.metering.trial_energy_kwh(record.number)
+        return dataclasses.replace(
+            record,
+            reason=reason,
+            was_interrupted=was_interrupted,
+            charged_energy_kwh=charged_kwh,
+            carbon_g=carbon_g(j_from_kwh(charged_kwh), self.factor.g_per_kwh),
+        )
+
+    def completed(self, record: TrialRecord, evaluation: Evaluation, duration_s: float) -> TrialRecord:
+        """Returns the record of a trial that ran to its end."""
+        return dataclasses.replace(
+            self.charged(record),
+            state="complete",
+            duration_s=duration_s,
+            **dataclasses.asdict(evaluation),
+        )
+
+    def end(self, trial: "optuna.Trial", record: TrialRecord) -> None:
+        """Writes the record, then tells Optuna: a crash between the two is mended from the record at the next start."""
+        from optuna.trial import TrialState
+
+        for key, value in record.attributes().items():
+            trial.set_user_attr(key, value)
+        if record.state == "complete":
+            values = [float(record.eer or 0.0), float(record.train_energy_kwh or 0.0)]
+            frozen = self.study.optuna.tell(trial, values, skip_if_finished=True)
+        else:
+            state = TrialState.PRUNED if record.state == "refused" else TrialState.FAIL
+            frozen = self.study.optuna.tell(trial, state=state, skip_if_finished=True)
+        told = from_trial(frozen)
+        self.bench.plugins.notify_trial_finished(study_name=self.study.config.name, trial=told.as_json())
+        self.bench.listen(TrialEnded(record=told, front=pareto_front(self.study.records())))
+        self.bench.metering.tell(self.bench.listen)

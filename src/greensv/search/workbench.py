@@ -1,0 +1,192 @@
+"""What every training of a study shares: its configuration, corpus, audio, device and metering."""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from greensv.config import StudyConfig
+from greensv.config.load import Problem, validate
+from greensv.errors import ConfigError
+from greensv.plugins import Plugins
+from greensv.search.candidate import Candidate, SearchSpace, build_space
+from greensv.search.control import StopRequest
+from greensv.search.cost import Work
+from greensv.search.events import Listener, Noted, Progressed
+from greensv.search.metering import Metering
+from greensv.speaker.dataset import Corpus, Dataset, Progress
+from greensv.units import format_duration
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from greensv.speaker.audio import AudioStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workbench:
+    """Everything a training needs beside the candidate itself."""
+
+    config: StudyConfig
+    plugins: Plugins
+    space: SearchSpace
+    corpus: Corpus
+    train_audio: "AudioStore"
+    dev_audio: "AudioStore"
+    device: "torch.device"
+    metering: Metering
+    stop: StopRequest
+    listen: Listener
+    _counted: dict[tuple[Any, ...], "NetworkWork"] = field(default_factory=dict)
+
+    def build(self, candidate: Candidate, *, seed: int) -> "nn.Module":
+        """Returns the candidate's network, its weights drawn from `seed`."""
+        import torch
+
+        torch.manual_seed(seed)
+        return self.space.backbones[candidate.backbone].build(candidate.params, features=self.config.features)
+
+    def work(self, candidate: Candidate) -> "NetworkWork":
+        """Returns what the candidate's network is, counted without running it."""
+        key = (candidate.backbone, *sorted(candidate.params.items()))
+        if key not in self._counted:
+            self._counted[key] = self._count(candidate)
+        return self._counted[key]
+
+    def _count(self, candidate: Candidate) -> "NetworkWork":
+        from greensv.speaker.complexity import describe_network
+
+        backbone = self.space.backbones[candidate.backbone]
+        counted = describe_network(
+            lambda: backbone.build(candidate.params, features=self.config.features),
+            features=self.config.features,
+        )
+        seconds = counted.num_frames * self.config.features.frame_shift_ms / 1e3
+        return NetworkWork(
+            num_parameters=counted.num_parameters,
+            macs=counted.macs,
+            per_second=Work(macs=counted.macs / seconds, activations=counted.activations / seconds),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkWork:
+    """A network's size, its MACs at the field's usual 350 frames, and its work per second of speech."""
+
+    num_parameters: int
+    macs: int
+    per_second: Work
+
+
+def open_workbench(
+    config: StudyConfig,
+    plugins: Plugins,
+    *,
+    metering: Metering,
+    stop: StopRequest,
+    listen: Listener,
+    device: "torch.device",
+) -> Workbench:
+    """Loads the corpus and returns what every training of the study shares.
+
+    Raises:
+        DataError: the corpus cannot be used.
+        Interrupted, BudgetExhausted: while it was being prepared.
+    """
+    import torch
+
+    from greensv.speaker.audio import AudioStore
+
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    with metering.purpose("preparation"):
+        dataset, root, options = dataset_arguments(config, plugins)
+        progress = watched_progress(listen, stop, metering)
+        corpus = dataset.load(root, options, cache_dir=cache_folder() / dataset.name, progress=progress)
+        train, dev = corpus.train, corpus.dev
+        train_audio, dev_audio = AudioStore(train), AudioStore(dev.utterances)
+        for audio in (train_audio, dev_audio):
+            audio.fill(progress)
+    listen(
+        Noted(
+            text=f"{dataset.name}: {train.num_speakers} training speakers, {len(train):,} utterances, "
+            f"{format_duration(train.duration_s)}; development: {dev.utterances.num_speakers} other speakers, "
+            f"{len(dev.pairs):,} pairs"
+        )
+    )
+    return Workbench(
+        config=config,
+        plugins=plugins,
+        space=build_space(config.backbones, plugins),
+        corpus=corpus,
+        train_audio=train_audio,
+        dev_audio=dev_audio,
+        device=device,
+        metering=metering,
+        stop=stop,
+        listen=listen,
+    )
+
+
+def environment(config: StudyConfig, domains: Mapping[str, str], device: "torch.device") -> dict[str, str]:
+    """Returns what the figures of a study depend on beside its configuration: processor or GPU, precision, meters."""
+    from greensv.speaker.device import processor_name, resolve_precision
+
+    meters = {f"meter of {domain}": meter for domain, meter in domains.items()}
+    return {"device": processor_name(device), "precision": resolve_precision(config.recipe.precision, device), **meters}
+
+
+def dataset_problems(raw: Any, plugins: Plugins) -> list[Problem]:
+    """Returns every mistake in the `[dataset]` table that only the installed datasets know."""
+    name = raw.get("name") if isinstance(raw, dict) else None
+    if not isinstance(name, str):
+        return []
+    if name not in plugins.components["dataset"]:
+        return [Problem(where="dataset.name", what=plugins.unknown("dataset", name))]
+    dataset: Dataset = plugins.get("dataset", name)
+    problems = []
+    if dataset.needs_root and not raw.get("root"):
+        problems.append(
+            Problem(where="dataset.root", what=f"dataset {name!r} needs a folder; give it with --data-root")
+        )
+    return problems + validate(dataset.options_type, raw.get("options", {}), where="dataset.options")[1]
+
+
+def dataset_arguments(config: StudyConfig, plugins: Plugins) -> tuple[Dataset, Path | None, Any]:
+    """Returns the study's dataset, its root and its validated options.
+
+    Raises:
+        ConfigError: the options are not the dataset's, or its root is missing.
+    """
+    dataset: Dataset = plugins.get("dataset", config.dataset.name)
+    options, problems = validate(dataset.options_type, config.dataset.options, where="dataset.options")
+    if problems:
+        raise ConfigError("\n".join(str(problem) for problem in problems))
+    root = Path(config.dataset.root) if config.dataset.root else None
+    if dataset.needs_root and root is None:
+        raise ConfigError(f"dataset {dataset.name!r} needs a folder; give it with --data-root")
+    return dataset, root, options
+
+
+def cache_folder() -> Path:
+    """Returns the folder for what is worth keeping between runs: `$XDG_CACHE_HOME/greensv` or `~/.cache/greensv`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "greensv"
+
+
+def watched_progress(listen: Listener, stop: StopRequest, metering: Metering) -> Progress:
+    """Returns a callback that shows progress, and stops the job on Ctrl-C or when the budget is used up."""
+    told_at_s = 0.0
+
+    def report(what: str, done: int, total: int) -> None:
+        nonlocal told_at_s
+        stop.check()
+        metering.check()
+        if time.monotonic() - told_at_s > 1.0:
+            told_at_s = time.monotonic()
+            metering.tell(listen)
+        listen(Progressed(what=what, done=done, total=total))
+
+    return report

@@ -1,0 +1,60 @@
+"""A search that is killed in the middle of a trial, and the one that follows."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from greensv.units import j_from_uj
+from tiny.study import STUDY_TOML, Lab, install
+from tiny.work import SLEEP_VARIABLE
+
+
+def test_after_a_kill_in_mid_trial_the_next_search_charges_it_and_runs_its_candidate_again(lab: Lab, tmp_path: Path):
+    study_file = tmp_path / "study.toml"
+    study_file.write_text(STUDY_TOML)
+    environment = {
+        **install(tmp_path),
+        "XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"],
+        # Long enough that the killed process is in a trial's training, the probe over.
+        SLEEP_VARIABLE: "0.3",
+    }
+    command = [sys.executable, "-u", "-m", "greensv", "search", str(study_file), "--storage", lab.url]
+    process = subprocess.Popen(
+        [*command, "--budget-kwh", "1", "--max-trials", "2"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith("trial 0: tiny"):
+            break
+    time.sleep(0.5)  # a few of its steps, which take 3 s in all
+    process.send_signal(signal.SIGKILL)
+    process.stdout.close()
+    assert process.wait(timeout=60) == -signal.SIGKILL, said
+    study, ledger = lab.open()
+    before = ledger.statement(study.study_id, "search")
+    assert ledger.leased_trials(study.study_id) == {0}
+    assert before.reserved_uj > 0
+    assert [trial.state for trial in study.records()] == ["running", "waiting"]
+
+    lab.search(budget_j=3_600_000.0, max_trials=2)
+    records = lab.records()
+    assert [record.state for record in records] == ["interrupted", "complete", "complete"]
+    assert records[0].reason == "its process died"
+    assert records[0].params in [record.params for record in records[1:]]
+    ledger.verify(study.study_id)
+    after = ledger.statement(study.study_id, "search")
+    assert after.reserved_uj == 0
+    # What the dead process had reported stays, and the time since its last beat is charged by estimate.
+    for purpose, spent_uj in before.spent_by_purpose.items():
+        assert after.spent_by_purpose[purpose] >= spent_uj
+    assert j_from_uj(after.spent_by_purpose["reaped"]) > 0
+    assert "trial 0 died with its process: failed, and its candidate queued again" in lab.notes()
