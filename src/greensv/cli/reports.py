@@ -1,0 +1,45 @@
+"""From a search's result to its report: the one place that knows both."""
+
+from greensv import __version__
+from greensv.energy.ledger import Ledger
+from greensv.report.study_report import Carbon, StudyReport
+from greensv.search.accounts import SEARCH, account_as_json
+from greensv.search.front import knee, pareto_front
+from greensv.search.runner import SearchResult
+
+
+def study_report(result: SearchResult, ledger: Ledger) -> StudyReport:
+    """Returns what the HTML report of a search is made of."""
+    records = result.study.records()
+    front = pareto_front(records)
+    account = account_as_json(ledger, result.study.study_id, SEARCH)
+    assert account is not None
+    factor = result.factor
+    config = result.study.config
+    measured = {what: meter for record in records for what, meter in record.meters.items()}
+    versions = {what: version for record in records for what, version in record.versions.items()}
+    provenance = {
+        "greensv": __version__,
+        **versions,
+        **{f"meter of {domain}": meter for domain, meter in measured.items()},
+        "devices": ", ".join(sorted({record.device for record in records if record.device})) or "–",
+        "PUE": f"{config.energy.pue:g}",
+        "seed": str(config.seed),
+        "study id": result.study.study_id,
+    }
+    return StudyReport(
+        name=config.name,
+        trials=records,
+        front=front,
+        knee=knee(front).number if front else None,
+        account=account,
+        carbon=Carbon(
+            region=factor.region,
+            g_per_kwh=factor.g_per_kwh,
+            source=factor.source,
+            method=factor.method,
+            valid_at=factor.valid_at,
+        ),
+        provenance=provenance,
+        ended_because=result.ended_because,
+    )

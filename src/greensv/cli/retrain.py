@@ -1,0 +1,89 @@
+"""`greensv retrain`: the full recipe for what a search found."""
+
+import click
+
+from greensv.cli.console import console, echo_json, installed_plugins
+from greensv.cli.options import budget_option, json_option, study_options
+from greensv.errors import StudyError
+
+
+@click.command()
+@click.option("--trial", type=click.IntRange(min=0), metavar="N", help="Retrain trial N.")
+@click.option("--knee", is_flag=True, help="Retrain the knee of the Pareto set.")
+@click.option("--all", "whole_front", is_flag=True, help="Retrain the whole Pareto set.")
+@budget_option("Energy all retraining of this study may use, apart from the search's. A rerun may raise it.")
+@study_options
+@json_option
+@click.pass_context
+def retrain(
+    ctx: click.Context,
+    *,
+    trial: int | None,
+    knee: bool,
+    whole_front: bool,
+    budget_kwh: float,
+    storage: str,
+    study_name: str | None,
+    as_json: bool,
+) -> int:
+    """Train networks a search found with the full recipe, and score the test pairs once, at the end.
+
+    Ctrl-C saves; the same command continues from the last saved step. Each network becomes a checkpoint
+    (model.safetensors and model.json) with its result.json in the study's folder.
+    """
+    if (trial is not None) + knee + whole_front != 1:
+        raise click.UsageError("choose one of --trial N, --knee and --all")
+    from rich.console import Console
+
+    from greensv.cli.live import LiveView, PlainLog
+    from greensv.search import front as fronts
+    from greensv.search.retrain import choose_trials, run_retrain
+    from greensv.search.storage import open_storage, prepare_folder, storage_failures, study_folder
+    from greensv.search.study import load
+
+    plugins = installed_plugins(ctx)
+    optuna_storage, ledger = open_storage(storage, create=False)
+    study = load(study_name, optuna_storage)
+    records = study.records()
+    front = fronts.pareto_front(records)
+    chosen = choose_trials(records, front, trial=trial, knee=fronts.knee(front) if knee and front else None)
+    # With --json, standard output holds the results alone.
+    out = Console(stderr=True, highlight=False) if as_json else console()
+    view = LiveView(out, title="greensv retrain") if out.is_terminal else PlainLog(out)
+    with view, storage_failures(storage):
+        result = run_retrain(
+            study,
+            chosen,
+            ledger=ledger,
+            plugins=plugins,
+            budget_kwh=budget_kwh,
+            folder=prepare_folder(study_folder(storage, study.config.name)),
+            listen=view,
+        )
+    out.print(f"Retraining ended: {result.ended_because}.", markup=False)
+    for done in result.results:
+        if as_json:
+            echo_json(done)
+        else:
+            out.print(_result_text(done), markup=False, soft_wrap=True)
+    if result.was_interrupted:
+        return 130
+    if not result.is_complete:
+        raise StudyError("not everything was retrained, see above")
+    return 0
+
+
+def _result_text(result: dict[str, object]) -> str:
+    from greensv.report.tables import kwh
+
+    energy = result["charged_energy_kwh"]
+    assert isinstance(energy, float)
+    lines = [f"trial {result['trial']}: charged {kwh(energy)}, checkpoint {result['checkpoint']}"]
+    protocols = result["protocols"]
+    assert isinstance(protocols, list)
+    lines += [
+        f"  {p['protocol']}: EER {100 * p['eer']:.2f} % ({100 * p['eer_low']:.2f} to {100 * p['eer_high']:.2f}), "
+        f"minDCF {p['min_dcf']:.3f}, {p['num_target']:,} target and {p['num_nontarget']:,} nontarget pairs"
+        for p in protocols
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,166 @@
+"""`greensv search`: the main job."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from greensv.cli.console import console, installed_plugins
+from greensv.cli.options import DEFAULT_STORAGE, budget_option
+from greensv.errors import ConfigError
+
+
+@click.command()
+@click.argument("study", required=False, type=click.Path(path_type=Path), metavar="[STUDY.toml]")
+@budget_option("Energy the whole search may use, everything included. A rerun may raise it.")
+@click.option(
+    "--storage", default=DEFAULT_STORAGE, show_default=True, metavar="URL", help="Database of studies and ledger."
+)
+@click.option("--study-name", metavar="NAME", help="Name of the study instead of the file's.")
+@click.option("--dataset", metavar="NAME", help="Dataset instead of the file's.")
+@click.option("--data-root", type=click.Path(path_type=Path), metavar="DIR", help="Where the dataset lies.")
+@click.option("--backbone", "backbones", multiple=True, metavar="NAME", help="Search this backbone only (repeatable).")
+@click.option("--meter", "meters", multiple=True, metavar="NAME", help="Measure with this meter (repeatable).")
+@click.option("--device", type=click.Choice(["cpu", "cuda", "auto"]), help="Where to train.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the whole study.")
+@click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="End after N trials of the study.")
+@click.pass_context
+def search(
+    ctx: click.Context, /, *, study: Path | None, budget_kwh: float, storage: str, max_trials: int | None, **flags: Any
+) -> int:
+    """Search for speaker-verification networks that are accurate and cheap, inside an energy budget.
+
+    Without STUDY.toml the embedded quickstart runs: narrow networks on synthesised speech. Ctrl-C ends cleanly; the
+    same command continues the study and its ledger.
+    """
+    from greensv.cli.live import LiveView, PlainLog
+    from greensv.cli.reports import study_report
+    from greensv.report.study_report import write_report
+    from greensv.search.configure import configure
+    from greensv.search.runner import SearchResult, run_search
+    from greensv.search.storage import open_storage, prepare_folder, storage_failures, study_folder
+
+    plugins = installed_plugins(ctx)
+    source = str(study) if study else "the embedded quickstart study with the given options"
+    config = configure(study_data(study, flags), source=source, plugins=plugins)
+    optuna_storage, ledger = open_storage(storage, create=True)
+    folder = prepare_folder(study_folder(storage, config.name))
+    out = console()
+    view = LiveView(out) if out.is_terminal else PlainLog(out)
+    reports: list[Path] = []
+
+    def finish(result: SearchResult) -> None:
+        try:
+            reports.append(write_report(study_report(result, ledger), folder / "report.html"))
+        except OSError as error:
+            click.echo(f"warning: the report cannot be written: {error}", err=True)
+
+    with view, storage_failures(storage):
+        result = run_search(
+            config,
+            storage=optuna_storage,
+            ledger=ledger,
+            plugins=plugins,
+            budget_kwh=budget_kwh,
+            max_trials=max_trials,
+            listen=view,
+            finish=finish,
+        )
+    show_result(result, ledger, storage=storage, report=reports[0] if reports else None)
+    return 130 if result.was_interrupted else 0
+
+
+def study_data(study: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """Returns the tables of the study file, or of the embedded quickstart, with the command line's flags laid over."""
+    from importlib.resources import as_file, files
+
+    from greensv.config.load import merge, read_toml
+
+    if study is None:
+        with as_file(files("greensv.search") / "quickstart.toml") as path:
+            data = read_toml(path)
+    else:
+        data = read_toml(study)
+    root = flags["data_root"]
+    if flags["dataset"] and isinstance(data.get("dataset"), dict) and data["dataset"].get("name") != flags["dataset"]:
+        data["dataset"] = {}  # the file's root and options are another dataset's
+    if flags["backbones"]:
+        narrowings = data.get("backbones")
+        narrowings = narrowings if isinstance(narrowings, dict) else {}
+        data["backbones"] = {name: narrowings.get(name, {}) for name in flags["backbones"]}
+    return merge(
+        data,
+        {
+            "name": flags["study_name"],
+            "seed": flags["seed"],
+            "device": flags["device"],
+            "dataset": {"name": flags["dataset"], "root": absolute_folder(root) if root else None},
+            "energy": {"meters": list(flags["meters"]) or None},
+        },
+    )
+
+
+def absolute_folder(path: Path) -> str:
+    """Returns a folder given on the command line as an absolute path.
+
+    Raises:
+        ConfigError: its home folder is nobody's, or it is a loop of links.
+    """
+    try:
+        return str(path.expanduser().resolve())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"--data-root {path} cannot be used: {error}; give the path of a folder") from error
+
+
+def show_result(result: Any, ledger: Any, *, storage: str, report: Path | None) -> None:
+    """Prints the front, what retraining it will use, the carbon and the next command."""
+    from greensv.report.tables import budget_table, kwh, trials_table
+    from greensv.search.accounts import account_as_json
+    from greensv.search.front import knee, pareto_front
+    from greensv.search.storage import hide_password
+    from greensv.units import carbon_g, format_energy, j_from_kwh
+
+    out = console()
+    name = result.study.config.name
+    out.print(f"\nThe search ended: {result.ended_because}.", markup=False)
+    records = result.study.records()
+    front = pareto_front(records)
+    account = account_as_json(ledger, result.study.study_id, "search")
+    assert account is not None
+    out.print(budget_table(account, title=f"Budget of {name!r}"))
+    if not front:
+        out.print("No trial was completed, so there is no front yet.")
+    else:
+        best = knee(front)
+        out.print(
+            trials_table(
+                front, title=f"Pareto set of {name!r}: {len(front)} of {len(records)} trials", knee=best.number
+            )
+        )
+        bill_kwh = sum(trial.train_energy_kwh or 0.0 for trial in front)
+        out.print(
+            f"Retraining the whole front in full will use about {kwh(bill_kwh)}, the knee (trial {best.number}) "
+            f"{kwh(best.train_energy_kwh)}; training only, its evaluation comes on top."
+        )
+    factor = result.factor
+    spent_j = j_from_kwh(account["spent_kwh"] + account["overrun_kwh"])
+    grams = carbon_g(spent_j, factor.g_per_kwh)
+    out.print(
+        f"Carbon of this search in {factor.region}: {grams:.3g} g CO2e at {factor.g_per_kwh:g} g/kWh "
+        f"({factor.method}, {factor.valid_at}; {factor.source})",
+        markup=False,
+    )
+    out.print(
+        f"True energy exceeds the cap by {format_energy(result.head_room_j)} at most "
+        "(peak power × (metering interval + step))."
+    )
+    if report is not None:
+        out.print(f"Report: {report}", soft_wrap=True, markup=False)
+    where = "" if storage == DEFAULT_STORAGE else f" --storage {hide_password(storage)}"
+    if front:
+        knee_kwh = 1.5 * (knee(front).train_energy_kwh or 0.0)
+        out.print(
+            f"Next: greensv retrain --knee --budget-kwh {knee_kwh:.2g} --study-name {name}{where}",
+            soft_wrap=True,
+            markup=False,
+        )

@@ -1,0 +1,88 @@
+"""A study as one HTML file: the front, the trials, where the energy went, where the numbers come from."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from greensv.report.tables import kwh, network_name
+from greensv.trial_record import TrialRecord
+from greensv.units import carbon_g, j_from_kwh
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carbon:
+    """A carbon factor as a report shows it."""
+
+    region: str
+    g_per_kwh: float
+    source: str
+    method: str
+    valid_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyReport:
+    """What a report is made of."""
+
+    name: str
+    trials: Sequence[TrialRecord]
+    front: Sequence[TrialRecord]
+    knee: int | None
+    account: Mapping[str, Any]
+    carbon: Carbon
+    provenance: Mapping[str, str]
+    ended_because: str = ""
+
+
+def write_report(report: StudyReport, path: Path) -> Path:
+    """Writes the report as `path`, one HTML file that needs nothing else, and returns the path."""
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    environment = Environment(loader=PackageLoader("greensv.report"), autoescape=select_autoescape(), trim_blocks=True)
+    environment.filters.update(kwh=kwh, network=network_name, percent=_percent)
+    spent_kwh = report.account["spent_kwh"] + report.account["overrun_kwh"]
+    text = environment.get_template("study.html").render(
+        report=report,
+        figure=front_figure(report),
+        carbon_g=carbon_g(j_from_kwh(spent_kwh), report.carbon.g_per_kwh),
+        bill_kwh=sum(trial.train_energy_kwh or 0.0 for trial in report.front),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def front_figure(report: StudyReport) -> str:
+    """Returns EER against the energy of the full training as SVG: the front joined, the knee ringed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    done = [t for t in report.trials if t.eer is not None and t.train_energy_kwh is not None]
+    wh = [1e3 * (t.train_energy_kwh or 0) for t in done]
+    axes.scatter(wh, [100 * (t.eer or 0) for t in done], color="#9aa5b1", s=28, label="trials")
+    front_wh = [1e3 * (t.train_energy_kwh or 0) for t in report.front]
+    front_eer = [100 * (t.eer or 0) for t in report.front]
+    axes.plot(front_wh, front_eer, color="#1a7f37", marker="o", drawstyle="steps-post", label="Pareto set")
+    for trial, x, y in zip(report.front, front_wh, front_eer, strict=True):
+        axes.annotate(str(trial.number), (x, y), textcoords="offset points", xytext=(6, 5), fontsize=9)
+        if trial.number == report.knee:
+            axes.scatter([x], [y], s=160, facecolors="none", edgecolors="#1a7f37", linewidths=1.6, label="knee")
+    if wh:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+    axes.set_xlabel("energy of the full training, Wh")
+    axes.set_ylabel("EER on the development pairs, %")
+    axes.grid(visible=True, which="both", alpha=0.25)
+    axes.legend(frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue().decode()
+    return svg[svg.index("<svg") :]
+
+
+def _percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.2f}"

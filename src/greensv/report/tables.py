@@ -1,0 +1,98 @@
+"""Trials, fronts and budgets as tables for people. Energies in Wh or kWh, EER in %."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from greensv.trial_record import TrialRecord
+from greensv.units import format_duration, format_energy, j_from_kwh
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NETWORK_WIDTH = 20
+
+
+def trials_table(trials: Sequence[TrialRecord], *, title: str, knee: int | None = None) -> "Table":
+    """Returns one row per trial, narrow enough for 80 columns; the trial numbered `knee` is marked.
+
+    A trial without an EER shows its state in that column. The kind of block is shown where it differs; GMAC and minDCF
+    are in the JSON and the report.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("trial", justify="right", no_wrap=True)
+    table.add_column("blocks × channels", overflow="fold", min_width=NETWORK_WIDTH)
+    for heading in ("params", "EER %", "full\ntraining", "short\ntraining", "charged"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    with_block = len({trial.params.get("block") for trial in trials}) > 1
+    for trial in trials:
+        row: list[str | Text] = [
+            f"{'knee ' if trial.number == knee else ''}{trial.number}",
+            Text(network_name(trial, with_block=with_block)),  # not markup: a plugin's options may hold brackets
+            f"{trial.num_parameters / 1e6:.3g} M" if trial.num_parameters is not None else "–",
+            f"{100 * trial.eer:.2f}" if trial.eer is not None else trial.state,
+            kwh(trial.train_energy_kwh),
+            kwh(trial.measured_energy_kwh),
+            kwh(trial.charged_energy_kwh),
+        ]
+        table.add_row(*row)
+    return table
+
+
+def reasons(trials: Sequence[TrialRecord]) -> list[str]:
+    """Returns why trials have no values, a line each."""
+    return [f"trial {trial.number} {trial.state}: {trial.reason}" for trial in trials if trial.reason]
+
+
+def network_name(trial: TrialRecord, *, with_block: bool = True) -> str:
+    """Returns a network on one short line: blocks per stage and channels where they are known, else its parameters."""
+    blocks, channels = trial.summary.get("blocks"), trial.summary.get("channels")
+    if blocks and channels:
+        block = f" {trial.params['block']}" if with_block and "block" in trial.params else ""
+        return f"{_list(blocks)} × {_list(channels)}{block}"
+    return " ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items()) or "–"
+
+
+def kwh(energy_kwh: float | None) -> str:
+    """Returns an energy in the unit that suits its size; a dash when it is not known."""
+    return "–" if energy_kwh is None else format_energy(j_from_kwh(energy_kwh))
+
+
+def budget_table(statement: Mapping[str, Any], *, title: str) -> "Table":
+    """Returns an account: cap, spent, reserved, left, and the spending by purpose.
+
+    Args:
+        statement: `cap_kwh`, `spent_kwh`, `reserved_kwh`, `overrun_kwh`, and `by_purpose` in kWh.
+        title: the table's heading.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False, box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(justify="right")
+    cap = statement["cap_kwh"]
+    left = cap - statement["spent_kwh"] - statement["reserved_kwh"]
+    rows = {"cap": cap, "spent": statement["spent_kwh"], "reserved": statement["reserved_kwh"], "left": left}
+    for name, value in rows.items():
+        table.add_row(f"[bold]{name}[/bold]", kwh(value), f"{100 * value / cap:.1f} %")
+    if statement["overrun_kwh"]:
+        table.add_row("beyond the cap", kwh(statement["overrun_kwh"]), f"{100 * statement['overrun_kwh'] / cap:.2f} %")
+    if statement["by_purpose"]:
+        table.add_section()
+    for purpose, value in statement["by_purpose"].items():
+        table.add_row(f"for {purpose}", kwh(value), f"{100 * value / cap:.1f} %")
+    return table
+
+
+def duration_at(energy_j: float, power_w: float) -> str:
+    """Returns how long an energy lasts at a power; `–` without power."""
+    return format_duration(energy_j / power_w) if power_w > 0 else "–"
+
+
+def _list(values: Sequence[Any]) -> str:
+    return "-".join(str(value) for value in values)
