@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from greensv.config import Phase
 from greensv.search.candidate import Candidate
@@ -89,17 +89,23 @@ def score_dev(bench: Workbench, network: "nn.Module") -> tuple[float, float]:
     """Returns EER and minDCF on the development pairs."""
     from greensv.speaker.metrics import verify_scores
 
-    pairs = bench.corpus.dev.pairs
-    found = verify_scores(_scores(bench, network, bench.corpus.dev, bench.dev_audio), pairs.is_target)
+    from greensv.speaker.device import resolve_precision
+
+    precision = resolve_precision(bench.config.recipe.precision, bench.device)
+    scores = _scores(bench, network, bench.corpus.dev, bench.dev_audio, precision=precision)
+    found = verify_scores(scores, bench.corpus.dev.pairs.is_target)
     return found.eer, found.min_dcf
 
 
 def score_protocol(bench: Workbench, network: "nn.Module", protocol: Protocol) -> dict[str, Any]:
-    """Returns EER with its 95 % interval over speakers, minDCF and the counts of a protocol, as plain values."""
+    """Returns EER with its 95 % interval over speakers, minDCF and the counts of a protocol, as plain values.
+
+    In fp32, so that `greensv evaluate` finds the same on any machine.
+    """
     from greensv.speaker.audio import AudioStore
     from greensv.speaker.metrics import bootstrap_eer, verify_scores
 
-    scores = _scores(bench, network, protocol, AudioStore(protocol.utterances))
+    scores = _scores(bench, network, protocol, AudioStore(protocol.utterances), precision="fp32")
     found = verify_scores(scores, protocol.pairs.is_target)
     low, high = bootstrap_eer(
         scores, protocol.pairs, protocol.utterances.speakers, num_resamples=NUM_RESAMPLES, seed=bench.config.seed
@@ -107,8 +113,14 @@ def score_protocol(bench: Workbench, network: "nn.Module", protocol: Protocol) -
     return {"protocol": protocol.name, **dataclasses.asdict(found), "eer_low": low, "eer_high": high}
 
 
-def _scores(bench: Workbench, network: "nn.Module", protocol: Protocol, audio: "AudioStore") -> "NDArray[np.float32]":
-    from greensv.speaker.device import resolve_precision
+def _scores(
+    bench: Workbench,
+    network: "nn.Module",
+    protocol: Protocol,
+    audio: "AudioStore",
+    *,
+    precision: Literal["fp32", "bf16"],
+) -> "NDArray[np.float32]":
     from greensv.speaker.embedding import embed
     from greensv.speaker.scoring import score_pairs
 
@@ -128,7 +140,7 @@ def _scores(bench: Workbench, network: "nn.Module", protocol: Protocol, audio: "
         audio,
         features=bench.config.features,
         device=bench.device,
-        precision=resolve_precision(bench.config.recipe.precision, bench.device),
+        precision=precision,
         on_batch=on_batch,
     )
     return score_pairs(embeddings, protocol.pairs)
