@@ -1,7 +1,9 @@
 """A study's configuration: frozen records (`study`), read from TOML and validated once (`load`)."""
 
 from greensv.config.study import (
+    Augmentation,
     DatasetConfig,
+    Disturbance,
     EnergyConfig,
     FeatureConfig,
     Phase,
@@ -12,7 +14,9 @@ from greensv.config.study import (
 )
 
 __all__ = [
+    "Augmentation",
     "DatasetConfig",
+    "Disturbance",
     "EnergyConfig",
     "FeatureConfig",
     "Phase",

@@ -29,6 +29,8 @@ class FeatureConfig:
     """Lower edge of the first filter."""
     high_freq_hz: float = -400.0
     """Upper edge of the last filter; at or below zero it is counted from half the sample rate."""
+    window: Literal["povey", "hamming"] = "povey"
+    """Shape of a frame: Kaldi's own, or Hamming's, which WeSpeaker uses."""
 
     @property
     def num_features(self) -> int:
@@ -49,12 +51,40 @@ class SpecAugment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Disturbance:
+    """One way in which a crop may be disturbed, and how often."""
+
+    kind: Literal["noise", "music", "speech", "reverb"]
+    """noise, music and speech are added at a signal-to-noise ratio; reverb convolves with a room's impulse response."""
+    probability: Fraction
+    """Share of the crops that are disturbed in this way."""
+    folders: tuple[str, ...] = ()
+    """Folders below `noise_root` (for reverb: `rir_root`), searched to any depth for audio; none: the root itself."""
+    snr_db: tuple[float, float] = (0.0, 15.0)
+    """Lowest and highest signal-to-noise ratio, drawn uniformly; not for reverb."""
+    num_files: tuple[Count, Count] = (1, 1)
+    """Fewest and most files added together, each at a ratio of its own: several of speech make babble."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation:
+    """What training crops are disturbed with: a crop in one way or, where the probabilities leave room, in none."""
+
+    noise_root: str | None = None
+    """A folder of noise such as MUSAN; None: the built-in noise, music and (from other crops of the batch) speech."""
+    rir_root: str | None = None
+    """A folder of room impulse responses such as RIRS_NOISES; None: the built-in simulated rooms."""
+    disturbances: tuple[Disturbance, ...] = ()
+    """The ways; their probabilities add up to 1 at the most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
     """One phase of a recipe: so many epochs at one crop length, with its learning-rate and margin schedules.
 
-    The learning rate rises linearly from 0 over `warmup_fraction` of the steps, then falls exponentially from
-    `learning_rate` to `final_learning_rate`. The margin is 0 up to `margin_start_fraction`, then rises linearly to
-    `margin` at `margin_full_fraction`. Fractions, so that a search can run the same schedule in fewer epochs.
+    The learning rate rises linearly from 0 over `warmup_fraction` of the steps, then falls from `learning_rate` as
+    `schedule` says. The margin is 0 up to `margin_start_fraction`, then rises to `margin` at `margin_full_fraction`.
+    Fractions, so that a search can run the same schedule in fewer epochs.
     """
 
     name: Annotated[str, MinLen(1)] = "main"
@@ -65,8 +95,14 @@ class Phase:
     """Seconds of speech in each training example; a shorter utterance is repeated."""
     learning_rate: Positive = 0.2
     """The highest, at the end of the warm-up."""
+    schedule: Literal["exponential", "cosine", "multistep"] = "exponential"
+    """How the learning rate falls: exponentially or as half a cosine to `final_learning_rate`, or in `milestones`."""
     final_learning_rate: Positive = 1e-4
-    """Reached at the last step."""
+    """Reached at the last step; not for multistep."""
+    milestones: tuple[Fraction, ...] = ()
+    """Shares of the steps after which the learning rate of multistep is multiplied by `gamma`."""
+    gamma: Fraction = 0.2
+    """What a milestone multiplies the learning rate by."""
     warmup_fraction: Fraction = 0.1
     """Share of the steps in which the learning rate rises."""
     margin: Annotated[float, Ge(0), Le(1)] = 0.2
@@ -75,6 +111,12 @@ class Phase:
     """Share of the steps before the margin rises."""
     margin_full_fraction: Fraction = 0.5
     """Share of the steps after which the margin is full."""
+    margin_rise: Literal["linear", "exponential"] = "linear"
+    """How the margin rises: exponential is WeSpeaker's, steep at first."""
+    speeds: Annotated[tuple[Annotated[float, Ge(0.5), Le(2)], ...], MinLen(1)] = (1.0,)
+    """Speeds to play the crops at, drawn uniformly; at each speed but the first, a speaker is a speaker of its own."""
+    num_averaged_epochs: Annotated[int, Ge(0)] = 0
+    """The weights at the ends of so many last epochs are averaged when the phase ends; 0 keeps the last ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,17 +124,36 @@ class Recipe:
     """The full training recipe. A search shares everything in it but the number of epochs."""
 
     batch_size: Annotated[int, Ge(2)] = 512
-    """Crops per step."""
-    optimizer: Literal["sgd"] = "sgd"
-    """Stochastic gradient descent."""
+    """Crops per step, of all processes and micro-batches together."""
+    num_micro_batches: Count = 1
+    """Parts in which each process computes its share of a batch, one after the other: less memory, same gradient."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Stochastic gradient descent with momentum, or Adam with decoupled weight decay."""
     momentum: Annotated[float, Ge(0), Le(0.9999)] = 0.9
     """Of the gradient descent."""
+    nesterov: bool = False
+    """Nesterov's momentum; for sgd."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay of AdamW's averages of the gradient and of its square."""
     weight_decay: Annotated[float, Ge(0)] = 1e-4
-    """Applied to the backbone, not to the head."""
+    """Applied to the backbone, and to the head times `head_weight_decay`."""
+    head_weight_decay: Fraction = 0.0
+    """Share of the weight decay that the head gets: 0 in Kiwano's recipe, 1 in WeSpeaker's."""
+    max_gradient_norm: Annotated[float, Ge(0)] = 0.0
+    """Longer gradients are shortened to this norm; 0 leaves them."""
+    loss: Literal["aam-softmax", "am-softmax"] = "aam-softmax"
+    """Where the margin goes: added to the angle, or taken from the cosine."""
     scale: Positive = 30.0
-    """The softmax scale s of AAM-softmax."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """The softmax scale s."""
+    label_smoothing: Fraction = 0.0
+    """Weight of the uniform distribution over speakers in the target; 0.1 in Kiwano's code."""
+    jeffreys_weight: Annotated[float, Ge(0)] = 0.0
+    """Weight of the Jeffreys divergence term that Kiwano's code adds to the cross-entropy: 0.025 there."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 autocast on GPUs and CPUs that compute in it (AVX-512 BF16, AMX), fp32 elsewhere."""
+    dither: Annotated[float, Ge(0)] = 0.0
+    """Deviation of the Gaussian noise added to each training sample, in steps of 16 bits: 1.0 in WeSpeaker's recipe."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
     spec_augment: SpecAugment = field(default_factory=SpecAugment)
     phases: Annotated[tuple[Phase, ...], MinLen(1)] = field(default_factory=lambda: (Phase(),))
 
