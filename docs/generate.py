@@ -23,7 +23,7 @@ from greensv.plugins import Component, Kind, load_plugins
 from greensv.speaker.space import Choice, FloatRange, IntRange, Parameter
 
 FOLDER = Path(__file__).parent / "reference"
-DISTRIBUTIONS = ("greensv", "greensv-espeak", "greensv-template")
+DISTRIBUTIONS = ("greensv", "greensv-campplus", "greensv-espeak", "greensv-template")
 """Whose components the reference describes: what else is installed must not change it."""
 HELP_WIDTH = 100
 GENERATED = "<!-- Written by docs/generate.py from the code; change that, and run `uv run python docs/generate.py`. -->"
@@ -138,10 +138,12 @@ def keys_table(record: type, *, leave_out: Mapping[str, Any] | None = None) -> s
 
 
 def attribute_docstrings(record: type) -> dict[str, str]:
-    """Returns the string below each annotated attribute of a class, on one line."""
+    """Returns the string below each annotated attribute of a class, on one line; inherited ones too."""
+    if record is object:
+        return {}
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(record))).body
     assert isinstance(definition, ast.ClassDef)
-    found = {}
+    found = {name: text for base in record.__bases__ for name, text in attribute_docstrings(base).items()}
     for statement, following in zip(definition.body, definition.body[1:], strict=False):
         match statement, following:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):

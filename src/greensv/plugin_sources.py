@@ -16,8 +16,16 @@ LOAD_PLUGINS_VARIABLE = "GREENSV_LOAD_PLUGINS"
 """Environment variable: comma-separated plugin or distribution names to load; empty loads none but the built-ins."""
 
 BUILTIN_PLUGINS = (
+    "greensv.builtin.backbones.ecapa_tdnn",
     "greensv.builtin.backbones.resnet",
+    "greensv.builtin.backbones.wespeaker_resnet",
+    "greensv.builtin.backbones.x_vector",
+    "greensv.builtin.datasets.cnceleb",
+    "greensv.builtin.datasets.commonbench",
+    "greensv.builtin.datasets.folder",
     "greensv.builtin.datasets.kaldi",
+    "greensv.builtin.datasets.kiwano",
+    "greensv.builtin.datasets.voxceleb",
     "greensv.builtin.meters.nvml",
     "greensv.builtin.meters.rapl",
     "greensv.builtin.meters.pyrapl",

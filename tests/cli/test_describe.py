@@ -93,8 +93,30 @@ def test_a_table_shows_names_with_brackets() -> None:
 def test_list_names_every_system_and_its_backbone() -> None:
     result = run("--list")
     assert result.exit_code == 0
-    assert len(result.output.splitlines()) == 15
+    backbones = [line.split("\t")[1] for line in result.output.splitlines()]
+    assert {name: backbones.count(name) for name in backbones} == {
+        "ecapa-tdnn": 3,
+        "resnet": 15,
+        "wespeaker-resnet": 7,
+        "x-vector": 1,
+    }
     assert "ResNet-18-D\tresnet" in result.output
+
+
+def test_a_system_is_counted_for_the_features_it_was_published_for() -> None:
+    result = run("WeSpeaker-ResNet34", "ResNet-34-D", "--json")
+    assert result.exit_code == 0, result.output
+    wespeaker, paper = (json.loads(line) for line in result.stdout.splitlines())
+    assert (wespeaker["num_features"], wespeaker["num_parameters"]) == (80, 6_634_336)
+    assert (paper["num_features"], paper["num_parameters"]) == (81, 14_925_056)
+    table = run("WeSpeaker-ResNet34", "ResNet-34-D").output
+    assert "350 frames (3.5 s) of 80 or 81 features" in " ".join(table.split())
+
+
+def test_numbers_are_whole_in_a_narrow_terminal() -> None:
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(cli, ["--no-plugins", "describe", "ResNet-50-W4"])
+    assert "232,410,880" in result.output
+    assert "811.677" in result.output
 
 
 def test_nothing_asked_for_is_a_usage_error_that_lists_the_systems() -> None:

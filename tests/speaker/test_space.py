@@ -4,7 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greensv.speaker.space import Choice, FloatRange, IntRange, Parameter, defaults, highest, lowest, narrow
+from greensv.errors import ConfigError
+from greensv.speaker.space import (
+    Choice,
+    FloatRange,
+    IntRange,
+    Parameter,
+    check_point,
+    defaults,
+    highest,
+    lowest,
+    narrow,
+)
 
 DEPTH = IntRange(low=4, high=100, default=16)
 WIDTH = FloatRange(low=-4.0, high=1.0, default=0.0, step=0.5)
@@ -108,3 +119,14 @@ def test_defaults_and_ends_of_a_space():
     assert defaults(space) == {"depth": 16, "width": 0.0, "block": "basic-3"}
     assert lowest(space) == {"depth": 4, "width": -4.0, "block": "basic-2"}
     assert highest(space) == {"depth": 100, "width": 1.0, "block": "bottleneck"}
+
+
+def test_all_mistakes_of_a_point_are_named_together():
+    space = {"depth": DEPTH, "block": BLOCK}
+    check_point(defaults(space), space, name="net")
+    with pytest.raises(ConfigError) as caught:
+        check_point({"dept": 5, "block": "basic"}, space, name="net")
+    assert str(caught.value) == (
+        "these parameters make no net: unknown parameter 'dept'; did you mean 'depth'?; depth: missing; "
+        "block: 'basic' is not one of basic-2, basic-3, bottleneck (parameters: depth, block)"
+    )

@@ -1,7 +1,7 @@
 """`greensv describe`: what a named system, or any network of an installed backbone, costs before it runs."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,6 @@ import click
 
 from greensv.cli.console import console, echo_json, installed_plugins
 from greensv.cli.options import json_option
-from greensv.config import FeatureConfig
 from greensv.errors import ConfigError, did_you_mean
 from greensv.speaker.space import FloatRange, IntRange, Parameter, Params, Value, defaults
 
@@ -38,7 +37,8 @@ def describe(ctx: click.Context, *, systems: tuple[str, ...], as_list: bool, as_
     A SYSTEM is a named system (ResNet-50-D, in any case), a backbone (resnet: its defaults), or a backbone with
     parameters: resnet:depth=8,width_log2=-3,block=basic-2.
 
-    Parameters are counted with and without a head for 5,994 speakers, MACs and activations for 350 frames.
+    Parameters are counted with and without a head for 5,994 speakers, MACs and activations for 350 frames of as many
+    features as the backbone's systems read where they were published.
     """
     plugins = installed_plugins(ctx)
     if as_list:
@@ -90,7 +90,7 @@ def record_of(system: System) -> dict[str, Any]:
     """Returns what `--json` prints of a system: its size, its stages where the backbone tells them, its parameters."""
     from greensv.speaker.complexity import describe_network
 
-    features = FeatureConfig()
+    features = system.backbone.published_features
     complexity = describe_network(lambda: system.backbone.build(system.params, features=features), features=features)
     summary = dict(system.backbone.summary(system.params))
     return {
@@ -100,6 +100,7 @@ def record_of(system: System) -> dict[str, Any]:
         "num_parameters_with_head": complexity.num_parameters_with_head,
         "macs": complexity.macs,
         "activations": complexity.activations,
+        "num_features": features.num_features,
         "stages": _stages(summary.pop("blocks", None), summary.pop("channels", None)),
         "summary": summary,
         "params": dict(system.params),
@@ -156,12 +157,15 @@ def _stages(blocks: object, channels: object) -> list[dict[str, object]]:
     return [{"blocks": b, "channels": c} for b, c in zip(blocks, channels, strict=True)]
 
 
-def _print_table(records: Iterable[Mapping[str, Any]]) -> None:
+def _print_table(records: Sequence[Mapping[str, Any]]) -> None:
     from rich.table import Table
 
-    table = Table("system", "backbone", "stages (blocks × channels)")
-    for heading in ("parameters", "with head", "GMACs", "activations (M)"):
-        table.add_column(heading, justify="right")
+    table = Table()
+    for heading in ("system", "backbone", "stages (blocks × channels)"):
+        table.add_column(heading, overflow="fold")
+    # A number that lost its last digits would be another one.
+    for heading in ("parameters", "with head", "GMACs", "activations\n(M)"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for record in records:
         table.add_row(
             # A system's name may hold brackets, which rich takes for markup.
@@ -174,4 +178,5 @@ def _print_table(records: Iterable[Mapping[str, Any]]) -> None:
             f"{record['activations'] / 1e6:,.2f}",
         )
     console().print(table)
-    console().print("with head: 5,994 speakers; MACs and activations: 350 frames (3.5 s)")
+    numbers = " or ".join(str(number) for number in sorted({record["num_features"] for record in records}))
+    console().print(f"with head: 5,994 speakers; MACs and activations: 350 frames (3.5 s) of {numbers} features")

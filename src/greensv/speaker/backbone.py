@@ -39,6 +39,8 @@ class Backbone(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     """Raised whenever the same parameters build a network that cannot load the older one's weights."""
+    published_features: ClassVar[FeatureConfig] = FeatureConfig()
+    """What the named systems read where they were published: `greensv describe` counts networks with it."""
 
     @abstractmethod
     def space(self) -> Space:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from greensv.errors import ConfigError, did_you_mean
+
 Value = int | float | str
 Params = Mapping[str, Value]
 
@@ -90,6 +92,21 @@ def narrow(parameter: Parameter, spec: Any) -> Parameter:
     if low > high:
         raise ValueError(f"[{low}, {high}] is empty: the first is larger than the second")
     return replace(parameter, low=low, high=high, default=min(max(parameter.default, low), high))
+
+
+def check_point(params: Params, space: Space, *, name: str) -> None:
+    """Checks that `params` is a point of `space`; `name` is the backbone's, for the message.
+
+    Raises:
+        ConfigError: a parameter is unknown, missing or outside the space; names all of them.
+    """
+    problems = [f"unknown parameter {key!r}{did_you_mean(key, space)}" for key in params if key not in space]
+    for key, parameter in space.items():
+        problem = parameter.problem(params[key]) if key in params else "missing"
+        if problem:
+            problems.append(f"{key}: {problem}")
+    if problems:
+        raise ConfigError(f"these parameters make no {name}: {'; '.join(problems)} (parameters: {', '.join(space)})")
 
 
 def defaults(space: Space) -> dict[str, Value]:
