@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,32 @@ def test_a_selection_numbers_its_speakers_anew() -> None:
     assert chosen.speaker_names == ("bert", "carl")
     assert chosen.speakers.tolist() == [1, 0]
     assert chosen.num_samples.tolist() == [3_000, 2_000]
+
+
+def test_two_utterances_of_one_id_are_refused_and_named() -> None:
+    with pytest.raises(DataError, match=r"2 utterance ids come more than once \(a, b\)"):
+        build_utterances(
+            ids=["a", "b", "a", "c", "b", "a"], paths=["/x"] * 6, speaker_of=["s"] * 6, num_samples=np.ones(6, np.int64)
+        )
+
+
+def test_sets_that_share_an_id_are_not_joined() -> None:
+    with pytest.raises(DataError, match=r"1 utterance ids are in both sets \(u0\)"):
+        join(spoken_by("anna"), spoken_by("bert"))
+
+
+@settings(max_examples=50, deadline=None)
+@given(speakers=st.lists(st.sampled_from("edcba"), min_size=1, max_size=20), data=st.data())
+def test_a_selection_keeps_who_said_what(speakers: list[str], data: st.DataObject) -> None:
+    whole = replace(spoken_by(*speakers), is_resampled=True)
+    indices = data.draw(st.permutations(range(len(speakers))))[: data.draw(st.integers(1, len(speakers)))]
+    chosen = select(whole, indices)
+    assert [chosen.speaker_names[s] for s in chosen.speakers] == [speakers[i] for i in indices]
+    assert chosen.speaker_names == tuple(sorted({speakers[i] for i in indices}))
+    assert chosen.ids == tuple(whole.ids[i] for i in indices)
+    assert chosen.paths == tuple(whole.paths[i] for i in indices)
+    assert (chosen.num_samples == whole.num_samples[indices]).all()
+    assert chosen.is_resampled
 
 
 def test_held_out_speakers_and_the_rest_together_are_the_whole() -> None:

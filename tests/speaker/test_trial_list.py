@@ -1,10 +1,14 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 
 from greensv.errors import DataError
-from greensv.speaker.trial_list import TrialList, read_trial_list, resolve
+from greensv.speaker import text_lines
+from greensv.speaker.trial_list import TrialList, count_repetitions, read_trial_list, resolve
 
 VOXCELEB = "1 a/1.wav a/2.wav\n0 a/1.wav b/1.wav\n"
 KALDI = "a/1.wav a/2.wav target\na/1.wav b/1.wav nontarget\n"
@@ -39,6 +43,67 @@ def test_a_pair_listed_twice_counts_twice(tmp_path: Path) -> None:
     trials = trials_of(tmp_path, VOXCELEB + VOXCELEB)
     assert len(trials) == 4
     assert trials.is_target.sum() == 2
+
+
+def test_names_come_once_and_pairs_count_them(tmp_path: Path) -> None:
+    trials = trials_of(tmp_path, "1 b a\n0 b c\n0 a c\n")
+    assert trials.names == ("b", "a", "c")
+    assert (trials.enrolment.tolist(), trials.test.tolist()) == ([0, 0, 1], [1, 2, 2])
+    assert trials.where(2) == f"{tmp_path / 'trials.txt'}:2"
+
+
+def test_labels_that_are_names_too_are_told_apart(tmp_path: Path) -> None:
+    trials = trials_of(tmp_path, "target 1 target\nnontarget 1 nontarget\n")
+    assert trials.names == ("target", "1", "nontarget")
+    assert trials.is_target.tolist() == [True, False]
+
+
+def test_what_is_repeated_or_contradicts_is_counted_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = "1 a b\n0 a c\n1 b a\n0 a c\n0 a b\n0 d e\n"
+    trials = trials_of(tmp_path, text)
+    # a-b comes three times, twice as target; a-c twice.
+    assert (len(trials), trials.num_duplicates, trials.num_contradictory) == (6, 2, 3)
+    assert "2 of 6 pairs are listed again, 3 are listed with both labels; all are kept" in caplog.text
+
+
+def test_a_list_that_repeats_nothing_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trials = trials_of(tmp_path, VOXCELEB)
+    assert (trials.num_duplicates, trials.num_contradictory) == (0, 0)
+    assert caplog.text == ""
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.booleans()), max_size=30))
+def test_repetitions_are_those_that_counting_by_hand_gives(rows: list[tuple[int, int, bool]]) -> None:
+    pairs = [(frozenset((first, second)), label) for first, second, label in rows]
+    both = [pair for pair, label in pairs if (pair, not label) in pairs]
+    columns = [np.array([row[i] for row in rows], dtype=kind) for i, kind in enumerate((np.int32, np.int32, np.bool_))]
+    counted = count_repetitions(*columns)
+    assert (counted.num_duplicates, counted.num_contradictory) == (len(pairs) - len(set(pairs)), len(both))
+
+
+def test_a_list_longer_than_a_block_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_lines, "_BLOCK_CHARACTERS", 64)
+    lines = [f"{number % 2} utterance{number} utterance{number // 3}" for number in range(200)]
+    trials = trials_of(tmp_path, "\n".join(lines))
+    assert [
+        f"{int(t)} {a} {b}" for t, a, b in zip(trials.is_target, trials.enrolments, trials.tests, strict=True)
+    ] == lines
+    assert trials.line_numbers.tolist() == list(range(1, 201))
+    with pytest.raises(DataError, match=r"trials\.txt:202: found '1 a', expected three words"):
+        trials_of(tmp_path, "\n".join([*lines, "", "1 a"]))
+
+
+def test_lists_of_windows_are_read(tmp_path: Path) -> None:
+    (tmp_path / "trials.txt").write_bytes(b"\xef\xbb\xbf1 a b\r\n0 a c\r\n")
+    assert read_trial_list(tmp_path / "trials.txt").names == ("a", "b", "c")
+
+
+def test_a_list_that_says_wav_of_flac_files_is_resolved(tmp_path: Path, root: Path) -> None:
+    text = "1 audio/bert/0.wav audio/bert/1.wav\n0 audio/bert/0.wav audio/carl/0.wav\n"
+    utterances = resolve(trials_of(tmp_path, text), root).utterances
+    assert utterances.paths[0] == str(root / "audio/bert/0.flac")
+    assert utterances.speaker_names == ("bert", "carl")
+    assert utterances.ids[0] == "audio/bert/0.wav"
 
 
 def test_the_form_may_not_change_within_a_list(tmp_path: Path) -> None:

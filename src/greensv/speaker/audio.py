@@ -1,99 +1,41 @@
-"""Audio files as arrays, through libsndfile: headers, samples, and a store that keeps decoded audio in memory.
+"""The audio of a corpus by index, decoded at most once where it fits in memory; and how one file is read.
 
-A file with several channels is read as its first channel, as the field's toolkits do. Values beyond full scale, which
-float files and lossy codecs can hold, are clipped to [-1, 1].
+See `audio_file` for the formats, and what becomes of several channels and of values beyond full scale.
 """
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
-import soundfile
 from jaxtyping import Float32, Int16
 
 from greensv.errors import DataError
+from greensv.speaker.audio_file import (
+    as_floats,
+    probe_audio,
+    read_audio,
+    read_integers,
+    read_resampled,
+    read_resampled_integers,
+    wrong_sample_rate,
+)
+from greensv.speaker.audio_header import AudioError, AudioInfo
 from greensv.speaker.dataset import Progress, Utterances, ignore_progress
 
-_FULL_SCALE = 32_768
-_UNKNOWN_LENGTH = 2**62  # libsndfile says 2**63 - 1 of a file without a length
-# Opus, Vorbis and MP3 decoders need what comes before: after a seek they give other values than decoding from the
-# start (up to 0.002 of full scale in libsndfile 1.2.2's Opus). PCM, FLAC among it, is exact.
-_EXACT_SEEK = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+__all__ = [
+    "AudioError",
+    "AudioInfo",
+    "AudioStore",
+    "probe_audio",
+    "read_audio",
+    "read_resampled",
+    "wrong_sample_rate",
+]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AudioInfo:
-    """What the header of an audio file says; `num_samples` counts the samples of one channel."""
-
-    sample_rate_hz: int
-    num_samples: int
-    num_channels: int
-
-
-def probe_audio(path: str | PathLike[str]) -> AudioInfo:
-    """Returns what the header of an audio file says.
-
-    Raises:
-        DataError: naming the file: it is missing, unreadable, no audio file that libsndfile knows, or holds no samples.
-    """
-    with _open(path) as file:
-        return _info(path, file)
-
-
-def read_audio(
-    path: str | PathLike[str], *, sample_rate_hz: int, start: int = 0, num_samples: int | None = None
-) -> Float32[np.ndarray, " samples"]:
-    """Returns the first channel of an audio file, or a part of it, with values in [-1, 1].
-
-    Args:
-        path: any file libsndfile reads: WAV, FLAC, Ogg Opus, Ogg Vorbis, MP3, AIFF, NIST SPHERE.
-        sample_rate_hz: the rate the file must have; nothing is resampled silently.
-        start: the first sample to return.
-        num_samples: how many samples to return; None for all up to the end.
-
-    Raises:
-        DataError: naming the file: it is missing, unreadable, no audio, of length zero, of another sample rate, shorter
-            than what is asked or than its header says, or holds values that are no numbers.
-    """
-    with _open(path) as file:
-        info = _info(path, file)
-        if info.sample_rate_hz != sample_rate_hz:
-            raise wrong_sample_rate(path, found_hz=info.sample_rate_hz, needed_hz=sample_rate_hz)
-        stop = info.num_samples if num_samples is None else start + num_samples
-        if stop > info.num_samples:
-            raise DataError(f"{path} has {info.num_samples} samples, samples {start} to {stop} were asked for")
-        try:
-            if start and file.subtype.startswith(_EXACT_SEEK):
-                file.seek(start)
-                samples = file.read(stop - start, dtype="float32", always_2d=True)
-                num_missing = stop - start - len(samples)
-            else:
-                samples = file.read(stop, dtype="float32", always_2d=True)
-                num_missing = stop - len(samples)
-                samples = samples[start:]
-        except (soundfile.SoundFileError, RuntimeError) as error:
-            raise DataError(f"{path} is damaged: it cannot be decoded ({error}); replace the file") from error
-    if num_missing:
-        raise DataError(f"{path} is damaged: {num_missing} of {stop} samples are missing at its end; replace the file")
-    channel: Float32[np.ndarray, " samples"] = samples[:, 0]
-    if not np.isfinite(channel).all():
-        raise DataError(f"{path} holds values that are no numbers (NaN or infinite); write the file again")
-    clipped: Float32[np.ndarray, " samples"] = np.clip(channel, -1.0, 1.0)
-    return clipped
-
-
-def wrong_sample_rate(path: str | PathLike[str], *, found_hz: int, needed_hz: int) -> DataError:
-    """Returns the error for a file of another sample rate; says how to resample."""
-    return DataError(
-        f"{path} has a sample rate of {found_hz} Hz, {needed_hz} Hz is needed; "
-        f"resample it, for example: ffmpeg -i {Path(path).name} -ar {needed_hz} {Path(path).stem}-{needed_hz}.flac"
-    )
-
+OnUnreadable = Callable[[int, DataError], None]
+"""Called with the index of an utterance and what reading it raised."""
 
 _FILLED_AT_ONCE = 128
 """Utterances decoded between two reports of progress."""
@@ -119,7 +61,7 @@ class AudioStore:
 
     def whole(self, index: int) -> Float32[np.ndarray, " samples"]:
         """Returns utterance `index` from start to end. Raises as `read_audio` does."""
-        return _to_float(self._whole(index))
+        return as_floats(self._whole(index))
 
     def crop(self, index: int, *, start: int, num_samples: int) -> Float32[np.ndarray, " samples"]:
         """Returns `num_samples` samples of utterance `index` from `start` on.
@@ -129,31 +71,40 @@ class AudioStore:
         """
         length = int(self.utterances.num_samples[index])
         if length < num_samples:
-            return _to_float(np.take(self._whole(index), np.arange(start, start + num_samples), mode="wrap"))
+            return as_floats(np.take(self._whole(index), np.arange(start, start + num_samples), mode="wrap"))
         assert 0 <= start <= length - num_samples, f"crop {start}+{num_samples} of {length} samples"
         if index not in self._cache and not self._fits(length):
-            return _to_float(_to_int16(self._read(index, start=start, num_samples=num_samples)))
-        return _to_float(self._whole(index)[start : start + num_samples])
+            return as_floats(self._read(index, start=start, num_samples=num_samples))
+        return as_floats(self._whole(index)[start : start + num_samples])
 
-    def fill(self, progress: Progress = ignore_progress) -> bool:
+    def fill(self, progress: Progress = ignore_progress, *, on_unreadable: OnUnreadable | None = None) -> bool:
         """Decodes everything now, on all cores, where it fits in the cache; returns whether it did.
 
         Measurements of training steps are then alike from the first epoch on, and an unreadable file is found before
-        any training. Raises as `read_audio` does.
+        any training: it raises as `read_audio` does, or `on_unreadable` is called with its index and what was raised.
         """
         num = len(self.utterances)
         if not self._fits(int(self.utterances.num_samples.sum())):
             return False
+
+        def decode(index: int) -> None:
+            try:
+                self._whole(index)
+            except DataError as error:
+                if on_unreadable is None:
+                    raise
+                on_unreadable(index, error)
+
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for begin in range(0, num, _FILLED_AT_ONCE):
-                list(pool.map(self._whole, range(begin, min(begin + _FILLED_AT_ONCE, num))))
+                list(pool.map(decode, range(begin, min(begin + _FILLED_AT_ONCE, num))))
                 progress("decoding audio", min(begin + _FILLED_AT_ONCE, num), num)
         return True
 
     def _whole(self, index: int) -> Int16[np.ndarray, " samples"]:
         if index in self._cache:
             return self._cache[index]
-        samples = _to_int16(self._read(index))
+        samples = self._read(index)
         with self._lock:
             if index not in self._cache and samples.nbytes <= self._free_bytes:
                 self._free_bytes -= samples.nbytes
@@ -163,47 +114,8 @@ class AudioStore:
     def _fits(self, num_samples: int) -> bool:
         return num_samples * np.dtype(np.int16).itemsize <= self._free_bytes
 
-    def _read(self, index: int, *, start: int = 0, num_samples: int | None = None) -> Float32[np.ndarray, " samples"]:
-        rate = self.utterances.sample_rate_hz
-        return read_audio(self.utterances.paths[index], sample_rate_hz=rate, start=start, num_samples=num_samples)
-
-
-def _to_int16(samples: Float32[np.ndarray, " samples"]) -> Int16[np.ndarray, " samples"]:
-    scaled = np.clip(np.rint(samples * np.float32(_FULL_SCALE)), -_FULL_SCALE, _FULL_SCALE - 1)
-    quantised: Int16[np.ndarray, " samples"] = scaled.astype(np.int16)
-    return quantised
-
-
-def _to_float(samples: Int16[np.ndarray, " samples"]) -> Float32[np.ndarray, " samples"]:
-    return samples.astype(np.float32) / np.float32(_FULL_SCALE)
-
-
-def _open(path: str | PathLike[str]) -> soundfile.SoundFile:
-    try:
-        return soundfile.SoundFile(path)
-    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        _raise_unreadable(Path(path), error)
-
-
-def _raise_unreadable(path: Path, error: Exception) -> NoReturn:
-    try:
-        with path.open("rb") as file:
-            is_empty = not file.read(1)
-    except FileNotFoundError:
-        raise DataError(f"no audio file {path}") from None
-    except OSError as reason:
-        raise DataError(f"audio file {path} cannot be read: {reason.strerror}") from reason
-    if is_empty:
-        raise DataError(f"audio file {path} is empty (0 bytes); replace the file or remove the utterance") from None
-    raise DataError(
-        f"{path} is damaged or no audio file that libsndfile reads ({error}); "
-        "replace the file, or convert it to WAV or FLAC"
-    ) from error
-
-
-def _info(path: str | PathLike[str], file: soundfile.SoundFile) -> AudioInfo:
-    if file.frames <= 0:
-        raise DataError(f"audio file {path} holds no samples; replace the file or remove the utterance")
-    if file.frames >= _UNKNOWN_LENGTH:
-        raise DataError(f"audio file {path} does not say how long it is; it is a stream or damaged; write it again")
-    return AudioInfo(sample_rate_hz=file.samplerate, num_samples=file.frames, num_channels=file.channels)
+    def _read(self, index: int, *, start: int = 0, num_samples: int | None = None) -> Int16[np.ndarray, " samples"]:
+        utterances = self.utterances
+        read = read_resampled_integers if utterances.is_resampled else read_integers
+        path, rate = utterances.paths[index], utterances.sample_rate_hz
+        return read(path, sample_rate_hz=rate, start=start, num_samples=num_samples)

@@ -1,13 +1,15 @@
 """Makes and splits the records of a corpus: utterances from columns, held-out speakers, pairs; refuses overlap."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from greensv.errors import DataError
-from greensv.speaker.audio import probe_audio, wrong_sample_rate
+from greensv.speaker.audio_file import probe_audio, wrong_sample_rate
 from greensv.speaker.dataset import Pairs, Progress, Utterances, ignore_progress
 
 MIN_DURATION_S = 0.1
@@ -24,31 +26,49 @@ def build_utterances(
     speaker_of: Sequence[str],
     num_samples: NDArray[np.int64],
     sample_rate_hz: int = 16_000,
+    is_resampled: bool = False,
 ) -> Utterances:
     """Returns utterances from columns of equal length; `speaker_of[i]` names the speaker of utterance i.
 
     Speakers are numbered in the order of their names, so that the numbers do not depend on the order of the files.
+
+    Raises:
+        DataError: two utterances have the same id; names the first few.
     """
-    names = tuple(sorted(set(speaker_of)))
+    assert len(ids) == len(paths) == len(speaker_of) == len(num_samples)
+    if len(set(ids)) < len(ids):
+        twice = [name for name, num in Counter(ids).items() if num > 1]
+        raise DataError(
+            f"{len(twice)} utterance ids come more than once ({_examples(twice)}); give each utterance an id of its own"
+        )
+    names = sorted(set(speaker_of))
     number_of = {name: number for number, name in enumerate(names)}
     return Utterances(
         ids=tuple(ids),
         paths=tuple(paths),
-        speakers=np.array([number_of[name] for name in speaker_of], dtype=np.int32),
-        speaker_names=names,
+        speakers=np.fromiter(map(number_of.__getitem__, speaker_of), dtype=np.int32, count=len(ids)),
+        speaker_names=tuple(names),
         num_samples=np.asarray(num_samples, dtype=np.int64),
         sample_rate_hz=sample_rate_hz,
+        is_resampled=is_resampled,
     )
 
 
 def select(utterances: Utterances, indices: Sequence[int] | NDArray[np.intp]) -> Utterances:
     """Returns the utterances at `indices`, in that order; speakers are numbered anew, without those left out."""
-    return build_utterances(
-        ids=[utterances.ids[i] for i in indices],
-        paths=[utterances.paths[i] for i in indices],
-        speaker_of=[utterances.speaker_names[utterances.speakers[i]] for i in indices],
-        num_samples=utterances.num_samples[np.asarray(indices, dtype=np.intp)],
-        sample_rate_hz=utterances.sample_rate_hz,
+    chosen = np.asarray(indices, dtype=np.intp)
+    order = chosen.tolist()
+    speakers = utterances.speakers[chosen]
+    left = sorted(np.unique(speakers).tolist(), key=utterances.speaker_names.__getitem__)
+    new_number = np.zeros(utterances.num_speakers, dtype=np.int32)
+    new_number[left] = np.arange(len(left), dtype=np.int32)
+    return replace(
+        utterances,
+        ids=tuple(map(utterances.ids.__getitem__, order)),
+        paths=tuple(map(utterances.paths.__getitem__, order)),
+        speakers=new_number[speakers],
+        speaker_names=tuple(utterances.speaker_names[number] for number in left),
+        num_samples=utterances.num_samples[chosen],
     )
 
 
@@ -56,14 +76,27 @@ def join(first: Utterances, second: Utterances) -> Utterances:
     """Returns the utterances of both, in order; speakers of the same name are one speaker.
 
     This is the full recipe's training data where the development speakers return to it.
+
+    Raises:
+        DataError: an utterance of both has the same id.
     """
     assert first.sample_rate_hz == second.sample_rate_hz
-    return build_utterances(
+    if shared := set(first.ids).intersection(second.ids):
+        raise DataError(
+            f"{len(shared)} utterance ids are in both sets ({_examples(sorted(shared))}); "
+            "give each utterance an id of its own"
+        )
+    names = sorted({*first.speaker_names, *second.speaker_names})
+    number_of = {name: number for number, name in enumerate(names)}
+    numbers = [np.array([number_of[name] for name in u.speaker_names], dtype=np.int32) for u in (first, second)]
+    return Utterances(
         ids=first.ids + second.ids,
         paths=first.paths + second.paths,
-        speaker_of=[u.speaker_names[s] for u in (first, second) for s in u.speakers],
+        speakers=np.concatenate([numbers[0][first.speakers], numbers[1][second.speakers]]),
+        speaker_names=tuple(names),
         num_samples=np.concatenate([first.num_samples, second.num_samples]),
         sample_rate_hz=first.sample_rate_hz,
+        is_resampled=first.is_resampled or second.is_resampled,
     )
 
 
@@ -129,10 +162,9 @@ def check_nothing_shared(what: str, first: Iterable[str], second: Iterable[str],
     """Refuses two sets of `names` that have some speakers or audio files (`what`) in common. Raises as above."""
     shared = set(first).intersection(second)
     if shared:
-        examples = ", ".join(sorted(shared)[:3]) + (", …" if len(shared) > 3 else "")
         raise DataError(
-            f"{names[0]} and {names[1]} share {len(shared)} {what} ({examples}); remove them from one of the two: "
-            "results on speakers that were trained on say nothing about unseen ones"
+            f"{names[0]} and {names[1]} share {len(shared)} {what} ({_examples(sorted(shared))}); "
+            "remove them from one of the two: results on speakers that were trained on say nothing about unseen ones"
         )
 
 
@@ -143,7 +175,7 @@ def measure_utterances(
     where: Callable[[int], str],
     progress: Progress = ignore_progress,
 ) -> NDArray[np.int64]:
-    """Returns the number of samples of each file, as its header says (about 0.2 ms a file on a local disk).
+    """Returns the number of samples of each file, as its header says, and does not remember them (see `manifest`).
 
     Args:
         paths: the audio files.
@@ -175,6 +207,10 @@ def measure_utterances(
             num_samples += pool.map(measure, range(start, min(start + _PROBES_PER_PROGRESS, len(paths))))
             progress("reading audio headers", len(num_samples), len(paths))
     return np.array(num_samples, dtype=np.int64)
+
+
+def _examples(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _same_speaker_pairs(

@@ -29,7 +29,10 @@ class Utterances:
     speakers: NDArray[np.int32]
     speaker_names: tuple[str, ...]
     num_samples: NDArray[np.int64]
+    """At `sample_rate_hz`, whatever the rate of the file."""
     sample_rate_hz: int = 16_000
+    is_resampled: bool = False
+    """True where files of other rates are allowed, and resampled as they are read."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -50,8 +53,11 @@ class Pairs:
     """Verification trials: pair i compares utterance `enrolment[i]` with `test[i]`; `is_target[i]`: same speaker."""
 
     enrolment: NDArray[np.int32]
+    """Index of an utterance; of a model, where the protocol has models."""
     test: NDArray[np.int32]
     is_target: NDArray[np.bool_]
+    conditions: NDArray[np.int16] | None = None
+    """Index into the protocol's `condition_names`, for results condition by condition; None: not told apart."""
 
     def __len__(self) -> int:
         return len(self.enrolment)
@@ -64,6 +70,18 @@ class Protocol:
     name: str
     utterances: Utterances
     pairs: Pairs
+    models: tuple[NDArray[np.int32], ...] = ()
+    """Where speakers are enrolled with several utterances: model m is the mean of the embeddings of `models[m]`, not
+    normalised before, and `pairs.enrolment` counts models."""
+    condition_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A file that was left out, and why."""
+
+    path: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -74,6 +92,8 @@ class Corpus:
     dev: Protocol
     dev_rejoins_training: bool = False
     """True where the development speakers were held out of the training data and return to it for the full recipe."""
+    skipped: tuple[Skipped, ...] = ()
+    """Training files that cannot be used; a file of a development or test pair is an error instead."""
 
 
 class Dataset(ABC):
@@ -90,6 +110,9 @@ class Dataset(ABC):
 
     needs_root: ClassVar[bool] = True
     """False for a dataset that makes its own audio."""
+
+    where_to_get: ClassVar[str] = ""
+    """Where the corpus is to be had, for messages about what is missing; empty where the user brings it."""
 
     @abstractmethod
     def load(self, root: Path | None, options: Any, *, cache_dir: Path, progress: Progress) -> Corpus:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from greensv.errors import DataError
 from greensv.speaker.corpus import build_utterances, measure_utterances
-from greensv.speaker.dataset import Progress, Utterances, ignore_progress
+from greensv.speaker.dataset import Progress, Skipped, Utterances, ignore_progress
+from greensv.speaker.manifest import usable_utterances
+from greensv.speaker.text_lines import read_lines
 
 WAV_SCP = "wav.scp"
 UTT2SPK = "utt2spk"
@@ -85,6 +87,39 @@ def load_utterances(
     Raises:
         DataError: an utterance has no speaker, or its audio cannot be used; names the file and the line.
     """
+    return build_utterances(
+        ids=directory.ids,
+        paths=directory.audio_paths,
+        speaker_of=_named_speakers(directory),
+        num_samples=measure_utterances(
+            directory.audio_paths,
+            sample_rate_hz=sample_rate_hz,
+            where=lambda index: f"{directory.path / WAV_SCP}:{directory.line_numbers[index]}",
+            progress=progress,
+        ),
+        sample_rate_hz=sample_rate_hz,
+    )
+
+
+def load_usable_utterances(
+    directory: KaldiDirectory, *, sample_rate_hz: int, cache_dir: Path, progress: Progress = ignore_progress
+) -> tuple[Utterances, tuple[Skipped, ...]]:
+    """Returns the utterances of a data directory whose audio can be used, and the files that cannot.
+
+    Raises:
+        DataError: an utterance has no speaker; hardly any audio can be used, see `manifest.usable_utterances`.
+    """
+    return usable_utterances(
+        ids=directory.ids,
+        paths=directory.audio_paths,
+        speaker_of=_named_speakers(directory),
+        sample_rate_hz=sample_rate_hz,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+
+
+def _named_speakers(directory: KaldiDirectory) -> list[str]:
     utt2spk = directory.path / UTT2SPK
     if not utt2spk.exists():
         raise DataError(f"{utt2spk} is missing; it must name the speaker of each utterance")
@@ -96,18 +131,7 @@ def load_utterances(
                 f"add it to {utt2spk}, or remove it here"
             )
         speakers.append(speaker)
-    return build_utterances(
-        ids=directory.ids,
-        paths=directory.audio_paths,
-        speaker_of=speakers,
-        num_samples=measure_utterances(
-            directory.audio_paths,
-            sample_rate_hz=sample_rate_hz,
-            where=lambda index: f"{directory.path / WAV_SCP}:{directory.line_numbers[index]}",
-            progress=progress,
-        ),
-        sample_rate_hz=sample_rate_hz,
-    )
+    return speakers
 
 
 def find_kaldi_directories(root: Path) -> Sequence[Path]:
@@ -119,22 +143,6 @@ def find_kaldi_directories(root: Path) -> Sequence[Path]:
     if not root.is_dir():
         raise DataError(f"no data directory {root}; give the folder that holds the data")
     return [path for path in (root, *sorted(root.iterdir())) if (path / WAV_SCP).is_file()]
-
-
-def read_lines(path: Path) -> list[str]:
-    """Returns the lines of a text file.
-
-    Raises:
-        DataError: it is missing, unreadable or not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"no file {path}") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error}") from error
 
 
 def _read_table(path: Path, *, expected: str) -> dict[str, tuple[int, str]]:

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from greensv.speaker.audio import probe_audio, read_audio
+from greensv.speaker.audio import probe_audio, read_audio, read_resampled
 from greensv.speaker.corpus import check_disjoint
 from greensv.speaker.dataset import Corpus, Dataset, Protocol, Utterances, ignore_progress
 
@@ -95,21 +95,33 @@ class DatasetContract:
                 samples = _read(utterances, index)
                 assert len(samples) == utterances.num_samples[index], f"{part}: num_samples of {utterances.ids[index]}"
                 assert np.abs(samples).max() > 0, f"{part}: {utterances.ids[index]} is silent"
-                assert probe_audio(utterances.paths[index]).sample_rate_hz == utterances.sample_rate_hz
+                rate = probe_audio(utterances.paths[index]).sample_rate_hz
+                assert utterances.is_resampled or rate == utterances.sample_rate_hz, f"{part}: {rate} Hz"
 
     def test_pairs_are_in_range_of_both_kinds_and_agree_with_the_speakers(
         self, corpus: Corpus, tests: tuple[Protocol, ...]
     ) -> None:
         for protocol in (corpus.dev, *tests):
             pairs, speakers = protocol.pairs, protocol.utterances.speakers
-            for side in (pairs.enrolment, pairs.test):
+            enrolled = _enrolled_speakers(protocol)
+            for side, num in ((pairs.enrolment, len(enrolled)), (pairs.test, len(speakers))):
                 assert side.min() >= 0, f"{protocol.name}: a negative index"
-                assert side.max() < len(protocol.utterances), f"{protocol.name}: an index beyond the utterances"
+                assert side.max() < num, f"{protocol.name}: an index beyond the utterances or models"
             assert len(pairs.enrolment) == len(pairs.test) == len(pairs.is_target)
             assert pairs.is_target.any(), f"{protocol.name} has no same-speaker pair"
             assert not pairs.is_target.all(), f"{protocol.name} has no different-speaker pair"
-            same = speakers[pairs.enrolment] == speakers[pairs.test]
+            same = enrolled[pairs.enrolment] == speakers[pairs.test]
             assert (same == pairs.is_target).all(), f"{protocol.name}: a pair's label contradicts the speakers"
+
+    def test_every_pair_has_a_condition_or_none_has(self, corpus: Corpus, tests: tuple[Protocol, ...]) -> None:
+        for protocol in (corpus.dev, *tests):
+            conditions, num = protocol.pairs.conditions, len(protocol.condition_names)
+            if conditions is None:
+                assert not num, f"{protocol.name}: conditions without pairs"
+            else:
+                assert len(conditions) == len(protocol.pairs)
+                assert conditions.min() >= 0, f"{protocol.name}: a condition without a name"
+                assert conditions.max() < num, f"{protocol.name}: a condition without a name"
 
     def test_train_dev_and_tests_share_no_speaker_and_no_file(
         self, corpus: Corpus, tests: tuple[Protocol, ...]
@@ -170,9 +182,20 @@ def _parts(corpus: Corpus, tests: Iterable[Protocol]) -> Iterable[tuple[str, Utt
         yield protocol.name, protocol.utterances
 
 
+def _enrolled_speakers(protocol: Protocol) -> Any:
+    """Returns the speaker of each model, or of each utterance where the protocol has no models."""
+    speakers = protocol.utterances.speakers
+    if not protocol.models:
+        return speakers
+    for model in protocol.models:
+        assert len(set(speakers[model].tolist())) == 1, f"{protocol.name}: a model of several speakers, or of none"
+    return np.array([speakers[model[0]] for model in protocol.models])
+
+
 def _sample(utterances: Utterances) -> list[int]:
     return sorted({round(float(i)) for i in np.linspace(0, len(utterances) - 1, NUM_FILES_CHECKED)})
 
 
 def _read(utterances: Utterances, index: int) -> Any:
-    return read_audio(utterances.paths[index], sample_rate_hz=utterances.sample_rate_hz)
+    read = read_resampled if utterances.is_resampled else read_audio
+    return read(utterances.paths[index], sample_rate_hz=utterances.sample_rate_hz)

@@ -8,6 +8,7 @@ import soundfile
 from greensv.builtin.datasets.kaldi import KaldiDataset, KaldiOptions, greensv_datasets
 from greensv.config.load import validate
 from greensv.errors import DataError
+from greensv.speaker import manifest
 from greensv.speaker.dataset import Corpus, Protocol, ignore_progress
 from greensv.testing.dataset_contract import DatasetContract
 
@@ -31,11 +32,13 @@ def root(tmp_path: Path, write_root) -> Path:
 
 
 def load(root: Path | None, **options: Any) -> Corpus:
-    return KaldiDataset().load(root, KaldiOptions(**options), cache_dir=Path("unused"), progress=ignore_progress)
+    cache = (root or Path("/")).parent / "cache"
+    return KaldiDataset().load(root, KaldiOptions(**options), cache_dir=cache, progress=ignore_progress)
 
 
 def load_tests(root: Path, **options: Any) -> tuple[Protocol, ...]:
-    return KaldiDataset().load_tests(root, KaldiOptions(**options), cache_dir=Path("unused"), progress=ignore_progress)
+    cache = root.parent / "cache"
+    return KaldiDataset().load_tests(root, KaldiOptions(**options), cache_dir=cache, progress=ignore_progress)
 
 
 class TestKaldiWithHeldOutSpeakers(DatasetContract):
@@ -113,8 +116,9 @@ def test_a_speaker_of_training_and_development_is_refused(root: Path) -> None:
 
 def test_a_tested_speaker_of_the_training_data_is_refused(root: Path) -> None:
     (root / "eval/trials.txt").write_text("1 carl-0 carl-1\n0 carl-0 train0-0\n")
-    with pytest.raises(DataError, match=r"test list .*trials\.txt and .*train share 1 speakers \(train0\)"):
-        load_tests(root, tests=("eval/trials.txt",))
+    for call in (load, load_tests):  # before anything is trained, too
+        with pytest.raises(DataError, match=r"test list .*trials\.txt and .*train share 1 speakers \(train0\)"):
+            call(root, tests=("eval/trials.txt",))
 
 
 def test_a_tested_file_of_the_training_data_is_refused_where_speakers_are_unknown(root: Path) -> None:
@@ -132,20 +136,50 @@ def test_a_test_list_naming_unknown_utterances_is_refused_with_its_line(root: Pa
         load_tests(root, tests=("eval/trials.txt",))
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
+SPOILT = pytest.mark.parametrize(
+    ("spoil", "reason"),
     [
-        (lambda path: path.write_bytes(b""), "is empty"),
-        (lambda path: path.write_bytes(b"RIFF or so"), "is damaged"),
+        (lambda path: path.write_bytes(b""), "is empty (0 bytes)"),
+        (lambda path: path.write_bytes(b"RIFF or so"), "is damaged or no audio file that libsndfile reads"),
         (lambda path: soundfile.write(path, np.zeros(0), 16_000, format="WAV"), "holds no samples"),
-        (lambda path: soundfile.write(path, np.zeros(4_000), 8_000), "sample rate of 8000 Hz, 16000 Hz is needed"),
-        (lambda path: path.unlink(), "no audio file"),
+        (
+            lambda path: soundfile.write(path, np.zeros(4_000), 8_000),
+            "has a sample rate of 8000 Hz, 16000 Hz is needed",
+        ),
+        (lambda path: soundfile.write(path, np.zeros(400), 16_000), "lasts less than 0.1 s"),
+        (lambda path: path.unlink(), "is missing"),
     ],
 )
-def test_bad_training_audio_is_named_with_the_line_of_wav_scp(root: Path, spoil: Any, message: str) -> None:
+
+
+@SPOILT
+def test_training_audio_that_cannot_be_used_is_left_out_and_reported(root: Path, spoil: Any, reason: str) -> None:
     spoil(root / "audio/train1/2.flac")
-    with pytest.raises(DataError, match=rf"train/wav\.scp:7: .*audio/train1/2\.flac.*{message}|wav\.scp:7: {message} "):
-        load(root, num_dev_speakers=2)
+    corpus = load(root, num_dev_speakers=2)
+    (skipped,) = corpus.skipped
+    assert (skipped.path, skipped.reason) == (str(root / "audio/train1/2.flac"), reason)
+    assert "train1-2" not in corpus.train.ids + corpus.dev.utterances.ids
+    assert len(corpus.train) + len(corpus.dev.utterances) == 23
+
+
+@SPOILT
+def test_audio_of_given_pairs_that_cannot_be_used_is_refused_with_its_line(root: Path, spoil: Any, reason: str) -> None:
+    (root / "dev/pairs.txt").write_text("1 anna-0 anna-1\n0 anna-0 bert-0\n")
+    spoil(root / "audio/bert/0.flac")
+    with pytest.raises(DataError) as caught:
+        load(root, dev="dev", dev_pairs="dev/pairs.txt")
+    where = f"{root}/dev/pairs.txt:2: "
+    assert str(caught.value).startswith((f"{where}audio file {root}/audio/bert/0.flac {reason}", f"{where}no audio"))
+    spoil(root / "audio/carl/0.flac")
+    with pytest.raises(DataError, match=r"trials\.txt:1: .*audio/carl/0\.flac"):
+        load_tests(root, tests=("eval/trials.txt",))
+
+
+def test_a_corpus_of_which_hardly_anything_can_be_used_is_refused(root: Path) -> None:
+    for speaker in ("train0", "train1", "train2"):
+        (root / f"audio/{speaker}/0.flac").write_bytes(b"")
+    with pytest.raises(DataError, match="empty"):
+        load(root)
 
 
 def test_another_sample_rate_can_be_asked_for(root: Path) -> None:
@@ -153,9 +187,14 @@ def test_another_sample_rate_can_be_asked_for(root: Path) -> None:
         load(root, num_dev_speakers=2, sample_rate_hz=8_000)
 
 
-def test_a_load_leaves_nothing_behind(root: Path, tmp_path: Path) -> None:
-    KaldiDataset().load(root, KaldiOptions(dev="dev"), cache_dir=tmp_path / "cache", progress=ignore_progress)
-    assert not (tmp_path / "cache").exists()
+def test_a_second_load_reads_lengths_from_the_cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load(root, dev="dev")
+
+    def refuse(path: str) -> None:
+        raise AssertionError(f"{path} was opened again")
+
+    monkeypatch.setattr(manifest, "probe_audio", refuse)
+    assert load(root, dev="dev").train.num_samples.tolist() == first.train.num_samples.tolist()
 
 
 def test_speechocean762_loads_with_its_published_counts(speechocean762: Path) -> None:
