@@ -19,10 +19,11 @@ from greensv.plugins import load_plugins
 from greensv.search.candidate import build_space, format_params
 from greensv.search.workbench import cache_folder, dataset_arguments
 from greensv.speaker.audio import AudioStore
+from greensv.speaker.bootstrap import bootstrap_eer
 from greensv.speaker.dataset import Corpus, ignore_progress
 from greensv.speaker.device import resolve_precision
 from greensv.speaker.embedding import embed
-from greensv.speaker.metrics import bootstrap_eer, eer
+from greensv.speaker.metrics import eer
 from greensv.speaker.scoring import score_pairs
 from greensv.speaker.training import Training
 

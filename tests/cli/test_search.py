@@ -200,6 +200,18 @@ def test_the_embedded_quickstart_is_a_study_and_flags_are_laid_over_it():
     assert data["recipe"] == study_data(None, NO_FLAGS)["recipe"]
 
 
+def test_folders_of_noise_and_rooms_given_on_the_command_line_replace_those_of_the_file(tmp_path: Path):
+    path = tmp_path / "study.toml"
+    path.write_text('name = "x"\n[recipe]\nscale = 32.0\n[recipe.augmentation]\nnoise_root = "musan"\n')
+    data = study_data(path, {**NO_FLAGS, "noise_root": tmp_path / "other", "rir_root": Path("rirs")})
+    assert data["recipe"] == {
+        "scale": 32.0,
+        "augmentation": {"noise_root": str(tmp_path / "other"), "rir_root": str(Path.cwd() / "rirs")},
+    }
+    with pytest.raises(ConfigError, match=r"--rir-root .* cannot be used"):
+        study_data(path, {**NO_FLAGS, "rir_root": Path("~nobody-of-that-name/x")})
+
+
 def test_another_dataset_takes_neither_root_nor_options_from_the_file(tmp_path: Path):
     path = tmp_path / "study.toml"
     path.write_text('name = "x"\n[dataset]\nname = "tiny"\nroot = "here"\n[dataset.options]\nseed = 3\n')

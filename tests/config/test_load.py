@@ -69,7 +69,8 @@ def test_all_mistakes_are_told_at_once():
         "recipe.spec_augment.probability: should be less than or equal to 1, found 1.5",
         "recipe.phases[0].num_epochs: should be greater than or equal to 1, found 0",
         "recipe.phases[1].crop: unknown key; did you mean 'crop_s'? (known: name, num_epochs, crop_s, learning_rate, "
-        "final_learning_rate, warmup_fraction, margin, margin_start_fraction, margin_full_fraction)",
+        "schedule, final_learning_rate, milestones, gamma, warmup_fraction, margin, margin_start_fraction, "
+        "margin_full_fraction, margin_rise, speeds, num_averaged_epochs)",
         "search.sampler: should be 'tpe' or 'random', found 'tpee'; did you mean 'tpe'?",
         "sede: unknown key; did you mean 'seed'? (known: name, kind, seed, device, num_threads, dataset, backbones, "
         "features, recipe, search, energy)",
@@ -231,6 +232,15 @@ def test_a_relative_data_root_is_relative_to_the_file(tmp_path: Path, monkeypatc
     path = write(tmp_path, '[dataset]\nroot = "../data"')
     monkeypatch.chdir("/")
     assert read_toml(path)["dataset"]["root"] == str(tmp_path.parent / "data")
+
+
+def test_relative_folders_of_noise_and_rooms_are_relative_to_the_file_too(tmp_path: Path):
+    path = write(tmp_path, '[recipe.augmentation]\nnoise_root = "musan"\nrir_root = "../rirs"')
+    augmentation = read_toml(path)["recipe"]["augmentation"]
+    assert augmentation == {"noise_root": str(tmp_path / "musan"), "rir_root": str(tmp_path.parent / "rirs")}
+    with pytest.raises(ConfigError, match=r"recipe\.augmentation\.rir_root: .* is no usable path"):
+        read_toml(write(tmp_path, '[recipe.augmentation]\nrir_root = "a\\u0000b"'))
+    assert read_toml(write(tmp_path, "recipe = 3")) == {"recipe": 3}  # a mistake that others report
 
 
 def test_a_data_root_may_start_at_home_or_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

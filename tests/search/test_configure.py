@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +88,28 @@ def test_what_only_the_installed_components_know_is_checked_too(lab: Lab, change
 )
 def test_tables_of_the_wrong_type_are_mistakes_like_others(lab: Lab, changes: dict[str, Any]):
     assert mistakes(lab, {**study_data(), **changes})
+
+
+def test_missing_folders_of_noise_and_rooms_are_found_before_anything_runs(lab: Lab, tmp_path: Path):
+    def recipe(**augmentation: Any) -> dict[str, Any]:
+        return study_data(recipe={**study_data()["recipe"], "augmentation": augmentation})
+
+    ways = [{"kind": "noise", "probability": 0.5, "folders": ["noise"]}, {"kind": "reverb", "probability": 0.5}]
+    (tmp_path / "here" / "noise").mkdir(parents=True)
+    there, here = str(tmp_path / "there"), str(tmp_path / "here")
+    found = mistakes(lab, recipe(noise_root=there, rir_root=there, disturbances=ways))
+    assert len(found) == 2
+    for line, key, source in zip(found, ("noise_root", "rir_root"), ("openslr.org/17", "openslr.org/28"), strict=True):
+        assert line.startswith(f"recipe.augmentation.{key}: there is no folder {there}; ")
+        assert source in line
+    ways[0]["folders"] = ["noise", "musik"]
+    (line,) = mistakes(lab, recipe(noise_root=here, rir_root=here, disturbances=ways))
+    assert line.startswith(f"recipe.augmentation.disturbances[0].folders: there is no folder {here}/musik; ")
+    ways[0]["folders"] = ["noise"]
+    config = configure(
+        recipe(noise_root=here, rir_root=here, disturbances=ways), source="study.toml", plugins=lab.plugins
+    )
+    assert config.recipe.augmentation.noise_root == here
 
 
 def test_options_of_a_meter_without_options_may_be_empty(lab: Lab):

@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 
 from greensv.config import FeatureConfig
 from greensv.errors import DataError
-from greensv.speaker.audio import AudioStore
-from greensv.speaker.batches import check_sample_rate, plan_epoch, read_crops, steps_per_epoch
+from greensv.speaker.batches import check_sample_rate, plan_epoch, steps_per_epoch
 from greensv.speaker.dataset import Utterances
 
 LENGTHS = np.array([50, 100, 101, 150, 1000, 100_000, 99], dtype=np.int64)
@@ -23,7 +22,7 @@ def test_every_crop_lies_inside_its_utterance_and_no_utterance_comes_twice(
 ) -> None:
     batch_size = min(batch_size, len(lengths))
     num_samples = np.array(lengths, dtype=np.int64)
-    plan = plan_epoch(num_samples, batch_size=batch_size, crop_samples=crop_samples, seed=seed, epoch=3)
+    plan = plan_epoch(num_samples, batch_size=batch_size, crop_samples=(crop_samples,), seed=seed, epoch=3)
     assert plan.utterances.shape == plan.starts.shape == (len(lengths) // batch_size, batch_size)
     assert len(np.unique(plan.utterances)) == plan.utterances.size
     assert (plan.starts >= 0).all()
@@ -32,7 +31,7 @@ def test_every_crop_lies_inside_its_utterance_and_no_utterance_comes_twice(
 
 def test_plan_is_a_function_of_seed_and_epoch() -> None:
     def plan(seed: int, epoch: int) -> list[int]:
-        made = plan_epoch(LENGTHS, batch_size=3, crop_samples=20, seed=seed, epoch=epoch)
+        made = plan_epoch(LENGTHS, batch_size=3, crop_samples=(20,), seed=seed, epoch=epoch)
         return [*made.utterances.ravel().tolist(), *made.starts.ravel().tolist()]
 
     assert plan(1, 2) == plan(1, 2)
@@ -41,14 +40,14 @@ def test_plan_is_a_function_of_seed_and_epoch() -> None:
 
 def test_crops_start_anywhere_with_equal_probability() -> None:
     lengths = np.full(40_000, 104, dtype=np.int64)
-    starts = plan_epoch(lengths, batch_size=100, crop_samples=100, seed=0, epoch=0).starts.ravel()
+    starts = plan_epoch(lengths, batch_size=100, crop_samples=(100,), seed=0, epoch=0).starts.ravel()
     counts = np.bincount(starts)
     assert len(counts) == 5
     assert np.abs(counts - 8_000).max() < 4 * np.sqrt(8_000)
 
 
 def test_utterances_left_out_differ_from_epoch_to_epoch() -> None:
-    plans = [plan_epoch(LENGTHS, batch_size=4, crop_samples=10, seed=0, epoch=epoch) for epoch in range(20)]
+    plans = [plan_epoch(LENGTHS, batch_size=4, crop_samples=(10,), seed=0, epoch=epoch) for epoch in range(20)]
     assert {int(i) for plan in plans for i in plan.utterances.ravel()} == set(range(7))
 
 
@@ -59,18 +58,25 @@ def test_steps_are_whole_batches() -> None:
 
 def test_fewer_utterances_than_a_batch_say_what_to_lower() -> None:
     with pytest.raises(DataError, match=r"7 utterances, fewer than one batch of 8; lower recipe.batch_size to 7"):
-        plan_epoch(LENGTHS, batch_size=8, crop_samples=10, seed=0, epoch=0)
+        plan_epoch(LENGTHS, batch_size=8, crop_samples=(10,), seed=0, epoch=0)
 
 
-def test_crops_are_read_from_where_the_plan_says(tones: Utterances) -> None:
-    audio = AudioStore(tones)
-    crops = read_crops(audio, np.array([5, 0]), np.array([100, 0]), crop_samples=20_000)
-    assert crops.shape == (2, 20_000)
-    assert crops.dtype == np.float32
-    # Both are shorter than the crop, and repeated.
-    assert np.array_equal(crops[0, :1000], audio.whole(5)[100:1100])
-    length = len(audio.whole(0))
-    assert np.array_equal(crops[1, length : length + 500], audio.whole(0)[:500])
+def test_a_crop_has_room_for_what_its_speed_needs_and_all_speeds_are_as_likely() -> None:
+    lengths = np.full(30_000, 110, dtype=np.int64)
+    plan = plan_epoch(lengths, batch_size=100, crop_samples=(100, 90, 110), seed=0, epoch=0)
+    counts = np.bincount(plan.speeds.ravel())
+    assert np.abs(counts - 10_000).max() < 4 * np.sqrt(30_000 * 2 / 9)
+    for speed, needed in enumerate((100, 90, 110)):
+        starts = plan.starts[plan.speeds == speed]
+        assert (starts.min(), starts.max()) == (0, 110 - needed)
+
+
+def test_with_one_speed_the_crops_are_those_of_a_recipe_without_speeds() -> None:
+    one = plan_epoch(LENGTHS, batch_size=3, crop_samples=(20,), seed=0, epoch=0)
+    several = plan_epoch(LENGTHS, batch_size=3, crop_samples=(20, 20), seed=0, epoch=0)
+    assert not one.speeds.any()
+    assert np.array_equal(one.utterances, several.utterances)
+    assert np.array_equal(one.starts, several.starts)
 
 
 def test_another_sample_rate_than_the_features_is_refused(tones: Utterances) -> None:

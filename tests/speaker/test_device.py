@@ -8,6 +8,7 @@ from greensv.errors import ConfigError
 from greensv.speaker.device import (
     autocast,
     device_name,
+    forked_generators,
     gpu_uuids,
     place_network,
     resolve_device,
@@ -72,6 +73,21 @@ def test_autocast_computes_in_bf16_only_where_asked() -> None:
         assert (a @ a).dtype == torch.bfloat16
     with autocast(CPU, "fp32"):
         assert (a @ a).dtype == torch.float32
+    with autocast(CPU, "fp16"):
+        assert (a @ a).dtype == torch.float16
+
+
+@pytest.mark.parametrize("device", [CPU, GPU])
+def test_fp16_is_what_it_is_asked_to_be_everywhere(device: torch.device) -> None:
+    assert resolve_precision("fp16", device) == "fp16"
+
+
+def test_generators_seeded_in_a_fork_are_put_back() -> None:
+    before = torch.get_rng_state()
+    with forked_generators(CPU):
+        torch.manual_seed(5)
+        torch.rand(3)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(("channels", "is_channels_last"), [(8, True), (4, False)])

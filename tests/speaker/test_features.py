@@ -11,9 +11,10 @@ from greensv.speaker.features import CPU_GROUP_VALUES, Fbank, subtract_mean
 kaldi = pytest.importorskip("torchaudio.compliance.kaldi")
 
 
-def reference(waveform: Tensor, **changes: float | bool) -> Tensor:
+def reference(waveform: Tensor, **changes: float | bool | str) -> Tensor:
     settings = {"num_mel_bins": 80, "use_energy": True, "high_freq": -400, "energy_floor": 1e-10, **changes}
-    features: Tensor = kaldi.fbank(waveform[None], snip_edges=False, window_type="povey", dither=0, **settings)
+    settings = {"window_type": "povey", **settings}
+    features: Tensor = kaldi.fbank(waveform[None], snip_edges=False, dither=0, **settings)
     return features
 
 
@@ -95,6 +96,13 @@ def test_an_item_shorter_than_a_window_is_mirrored_until_it_fills_it() -> None:
     )
     assert frame.shape == (400,)
     torch.testing.assert_close(features[0], expected, rtol=0, atol=1e-6)
+
+
+def test_hammings_window_is_kaldis() -> None:
+    waveforms = voices()
+    features, _ = Fbank(FeatureConfig(window="hamming"))(waveforms)
+    for waveform, found in zip(waveforms, features, strict=True):
+        torch.testing.assert_close(found, reference(waveform, window_type="hamming"), rtol=0, atol=1e-6)
 
 
 def test_silence_has_kaldis_floor() -> None:

@@ -25,6 +25,15 @@ def test_the_next_item_is_made_in_another_thread_while_one_is_worked_on() -> Non
         assert not made[2].is_set()
 
 
+def test_so_many_items_are_made_ahead_as_told_and_no_more() -> None:
+    made = [threading.Event() for _ in range(6)]
+    with prefetched(lambda item: made[item].set(), range(6), num_ahead=3) as results:
+        next(results)
+        assert made[3].wait(timeout=10)
+        assert not made[4].is_set()
+        assert list(results) == [None] * 5
+
+
 def test_an_exception_is_raised_where_its_item_is_due() -> None:
     with prefetched(lambda item: 1 // item, [1, 0, 1]) as results:
         assert next(results) == 1

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 
@@ -61,3 +62,29 @@ def test_place_counts_epochs_through_all_phases_and_steps_within_each() -> None:
     assert [place.epoch for place in places] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     with pytest.raises(IndexError, match="behind the 9 steps"):
         place_of(9, phases=phases, steps_per_epoch=3)
+
+
+def test_cosine_falls_as_half_a_cosine_to_the_final_rate() -> None:
+    phase = Phase(schedule="cosine", learning_rate=1.0, final_learning_rate=0.2, warmup_fraction=0.5)
+    expected = [0.25, 0.75, 0.6 + 0.4 * math.cos(math.pi / 4), 0.6 + 0.4 * math.cos(3 * math.pi / 4)]
+    assert rates(4, phase) == pytest.approx(expected)
+
+
+def test_multistep_has_kiwanos_rates_from_the_end_of_the_warm_up_on() -> None:
+    phase = Phase(
+        schedule="multistep", num_epochs=42, learning_rate=0.2, gamma=0.2,
+        milestones=(21 / 42, 31 / 42, 41 / 42), warmup_fraction=6 / 42,
+    )  # fmt: skip
+    # 42 epochs of 7 steps; the rates of Kiwano's epochs from 6 on, as its WarmupPlateauScheduler gives them.
+    epochs = [0.2] * 15 + [0.04] * 10 + [0.008] * 10 + [0.0016]
+    found = rates(42 * 7, phase)
+    assert found[6 * 7 :] == pytest.approx([rate for rate in epochs for _ in range(7)])
+    assert found[: 6 * 7] == sorted(found[: 6 * 7])
+    assert found[6 * 7 - 1] == pytest.approx(0.2, rel=0.02)
+
+
+def test_margin_may_rise_exponentially() -> None:
+    phase = Phase(margin=0.2, margin_start_fraction=0.0, margin_full_fraction=1.0, margin_rise="exponential")
+    found = [margin(step, num_steps=5, phase=phase) for step in range(5)]
+    assert found == pytest.approx([0.2 * (1 - 0.001**x) for x in (0.1, 0.3, 0.5, 0.7, 0.9)])
+    assert found[0] == pytest.approx(0.2 * 0.4988, rel=1e-3)

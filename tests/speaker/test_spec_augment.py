@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from greensv.config import SpecAugment
-from greensv.speaker.spec_augment import spec_augment
+from greensv.speaker.spec_augment import draw_masks, mask, spec_augment
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -65,3 +65,12 @@ def test_the_given_features_stay_as_they_are() -> None:
     features = torch.ones(10, 20, 5)
     spec_augment(features, SpecAugment(probability=1.0), generator())
     assert bool((features == 1).all())
+
+
+def test_some_items_are_masked_as_they_are_among_all() -> None:
+    features = torch.randn(6, 40, 30, generator=torch.Generator().manual_seed(0))
+    config = SpecAugment(probability=0.7)
+    whole = spec_augment(features, config, torch.Generator().manual_seed(3))
+    draws = draw_masks(6, torch.Generator().manual_seed(3))
+    assert torch.equal(mask(features[2:5], config, draws[:, 2:5]), whole[2:5])
+    assert not torch.equal(whole[2:5], features[2:5])

@@ -215,14 +215,31 @@ def test_training_interrupted_inside_a_step_cannot_be_saved_or_continued(
     assert_same_bits(training.state_dict(), whole.state_dict())
 
 
-def test_unreadable_audio_stops_the_training_between_two_steps(
+def with_broken(utterances: Utterances, num: int, tmp_path: Path) -> Utterances:
+    broken = [str(tmp_path / f"broken{i}.wav") for i in range(num)]
+    for path in broken:
+        Path(path).write_bytes(b"no audio")
+    return dataclasses.replace(utterances, paths=(*broken, *utterances.paths[num:]))
+
+
+def test_training_goes_on_past_unreadable_audio_and_remembers_it(
     tones: Utterances, make_network: MakeNetwork, tmp_path: Path
 ) -> None:
-    broken = tmp_path / "broken.wav"
-    broken.write_bytes(b"no audio")
-    utterances = dataclasses.replace(tones, paths=(str(broken), *tones.paths[1:]))
+    utterances = with_broken(tones, 2, tmp_path)
     training = make_training(make_network(), utterances)
-    with pytest.raises(DataError, match=r"broken\.wav"):
+    training.run()
+    assert sorted(Path(path).name for path in training.skipped) == ["broken0.wav", "broken1.wav"]
+    assert all("no audio file that libsndfile reads" in reason for reason in training.skipped.values())
+    resumed = make_training(make_network(), utterances)
+    resumed.load_state_dict(training.state_dict())
+    assert resumed.skipped == training.skipped
+
+
+def test_too_much_unreadable_audio_stops_the_training_between_two_steps(
+    tones: Utterances, make_network: MakeNetwork, tmp_path: Path
+) -> None:
+    training = make_training(make_network(), with_broken(tones, 11, tmp_path))
+    with pytest.raises(DataError, match=r"11 of 24 training utterances cannot be read, such as .*broken\d+\.wav"):
         training.run()
     assert training.state_dict()["step"] == training.step < 3
 
@@ -239,7 +256,7 @@ def test_no_thread_outlives_a_run(until_step: int | None, tones: Utterances, mak
             training.run(on_step=stop)
     else:
         training.run(until_step=until_step)
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("greensv-prefetch")]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("greensv-")]
 
 
 def test_batches_are_not_read_beyond_the_last_step(tones: Utterances, make_network: MakeNetwork) -> None:

@@ -19,6 +19,8 @@ from greensv.errors import ConfigError
 @click.option("--study-name", metavar="NAME", help="Name of the study instead of the file's.")
 @click.option("--dataset", metavar="NAME", help="Dataset instead of the file's.")
 @click.option("--data-root", type=click.Path(path_type=Path), metavar="DIR", help="Where the dataset lies.")
+@click.option("--noise-root", type=click.Path(path_type=Path), metavar="DIR", help="Noise to add, such as MUSAN.")
+@click.option("--rir-root", type=click.Path(path_type=Path), metavar="DIR", help="Rooms, such as RIRS_NOISES.")
 @click.option("--backbone", "backbones", multiple=True, metavar="NAME", help="Search this backbone only (repeatable).")
 @click.option("--meter", "meters", multiple=True, metavar="NAME", help="Measure with this meter (repeatable).")
 @click.option("--device", type=click.Choice(["cpu", "cuda", "auto"]), help="Where to train.")
@@ -33,6 +35,13 @@ def search(
     Without STUDY.toml the embedded quickstart runs: narrow networks on synthesised speech. Ctrl-C ends cleanly; the
     same command continues the study and its ledger.
     """
+    from greensv.search.crew import is_follower
+
+    if is_follower():
+        from greensv.plugins import load_plugins
+        from greensv.search.following import follow
+
+        return follow(load_plugins(third_party=ctx.obj["third_party"]))
     from greensv.cli.live import LiveView, PlainLog
     from greensv.cli.reports import study_report
     from greensv.report.study_report import write_report
@@ -81,7 +90,12 @@ def study_data(study: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
             data = read_toml(path)
     else:
         data = read_toml(study)
-    root = flags["data_root"]
+    folders = {
+        key: absolute_folder(flags[key], option=key)
+        for key in ("data_root", "noise_root", "rir_root")
+        if flags.get(key)
+    }
+    sounds = {key: folder for key, folder in folders.items() if key != "data_root"}
     if flags["dataset"] and isinstance(data.get("dataset"), dict) and data["dataset"].get("name") != flags["dataset"]:
         data["dataset"] = {}  # the file's root and options are another dataset's
     if flags["backbones"]:
@@ -94,14 +108,15 @@ def study_data(study: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
             "name": flags["study_name"],
             "seed": flags["seed"],
             "device": flags["device"],
-            "dataset": {"name": flags["dataset"], "root": absolute_folder(root) if root else None},
+            "dataset": {"name": flags["dataset"], "root": folders.get("data_root")},
+            "recipe": {"augmentation": sounds} if sounds else None,
             "energy": {"meters": list(flags["meters"]) or None},
         },
     )
 
 
-def absolute_folder(path: Path) -> str:
-    """Returns a folder given on the command line as an absolute path.
+def absolute_folder(path: Path, *, option: str = "data_root") -> str:
+    """Returns a folder given on the command line, with the option that Python calls `option`, as an absolute path.
 
     Raises:
         ConfigError: its home folder is nobody's, or it is a loop of links.
@@ -109,7 +124,8 @@ def absolute_folder(path: Path) -> str:
     try:
         return str(path.expanduser().resolve())
     except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"--data-root {path} cannot be used: {error}; give the path of a folder") from error
+        flag = "--" + option.replace("_", "-")
+        raise ConfigError(f"{flag} {path} cannot be used: {error}; give the path of a folder") from error
 
 
 def show_result(result: Any, ledger: Any, *, storage: str, report: Path | None) -> None:

@@ -21,14 +21,23 @@ missing table or a value of the wrong type, and leave those to others to report.
 """
 
 
+_FOLDERS = (
+    (("dataset",), "root"),
+    (("recipe", "augmentation"), "noise_root"),
+    (("recipe", "augmentation"), "rir_root"),
+)
+
+
 def read_toml(path: Path) -> dict[str, Any]:
-    """Returns the tables of a TOML file; a relative `dataset.root` is made absolute, relative to the file.
+    """Returns the tables of a TOML file; relative folders are made absolute, relative to the file.
+
+    These are `dataset.root`, and `noise_root` and `rir_root` in `recipe.augmentation`.
 
     Args:
         path: the file, or the folder that holds it as `study.toml`.
 
     Raises:
-        ConfigError: the file is missing, unreadable or no TOML, or `dataset.root` can be no path.
+        ConfigError: the file is missing, unreadable or no TOML, or a folder can be no path.
     """
     try:
         # utf-8-sig: editors on Windows put a byte order mark first, which TOML does not allow.
@@ -45,9 +54,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is no valid TOML: {error}") from error
     except RecursionError:
         raise ConfigError(f"{path} is no study: its lists or tables are nested too deeply") from None
-    dataset = data.get("dataset")
-    if isinstance(dataset, dict) and isinstance(dataset.get("root"), str):
-        dataset["root"] = _absolute(dataset["root"], study_file=path)
+    for tables, key in _FOLDERS:
+        table: Any = data
+        for name in tables:
+            table = table.get(name) if isinstance(table, dict) else None
+        if isinstance(table, dict) and isinstance(table.get(key), str):
+            table[key] = _absolute(table[key], key=".".join((*tables, key)), study_file=path)
     return data
 
 
@@ -122,8 +134,8 @@ def _shown_difference(value: Any) -> str:
     return "not set" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _absolute(root: str, *, study_file: Path) -> str:
+def _absolute(root: str, *, key: str, study_file: Path) -> str:
     try:
         return str((study_file.parent / Path(root).expanduser()).resolve())
     except (OSError, RuntimeError, ValueError) as error:  # ~nobody, a loop of links, a name with a zero byte
-        raise ConfigError(f"{study_file}: dataset.root: {root!r} is no usable path: {error}") from error
+        raise ConfigError(f"{study_file}: {key}: {root!r} is no usable path: {error}") from error

@@ -1,10 +1,12 @@
 """The records of a study's configuration. Their fields are the keys of study.toml; their defaults are its defaults."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, MinLen
+
+from greensv.config.consistency import refuse_idle, require_milestones, require_order, require_roots, require_shares
 
 Fraction = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]
@@ -65,6 +67,12 @@ class Disturbance:
     num_files: tuple[Count, Count] = (1, 1)
     """Fewest and most files added together, each at a ratio of its own: several of speech make babble."""
 
+    def __post_init__(self) -> None:
+        require_order("snr_db", self.snr_db)
+        require_order("num_files", self.num_files)
+        if self.kind == "reverb":
+            refuse_idle(self, ("snr_db", "num_files"), because="reverb is not added, it convolves")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
@@ -76,6 +84,12 @@ class Augmentation:
     """A folder of room impulse responses such as RIRS_NOISES; None: the built-in simulated rooms."""
     disturbances: tuple[Disturbance, ...] = ()
     """The ways; their probabilities add up to 1 at the most."""
+
+    def __post_init__(self) -> None:
+        require_shares("the probabilities of disturbances", [way.probability for way in self.disturbances])
+        roots = {"noise_root": self.noise_root, "rir_root": self.rir_root}
+        named = {"rir_root" if way.kind == "reverb" else "noise_root" for way in self.disturbances if way.folders}
+        require_roots({key: roots[key] for key in sorted(named)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +120,7 @@ class Phase:
     warmup_fraction: Fraction = 0.1
     """Share of the steps in which the learning rate rises."""
     margin: Annotated[float, Ge(0), Le(1)] = 0.2
-    """Additive angular margin in radians."""
+    """Additive margin: of the angle in radians (aam-softmax), or of the cosine (am-softmax)."""
     margin_start_fraction: Fraction = 0.1
     """Share of the steps before the margin rises."""
     margin_full_fraction: Fraction = 0.5
@@ -114,9 +128,36 @@ class Phase:
     margin_rise: Literal["linear", "exponential"] = "linear"
     """How the margin rises: exponential is WeSpeaker's, steep at first."""
     speeds: Annotated[tuple[Annotated[float, Ge(0.5), Le(2)], ...], MinLen(1)] = (1.0,)
-    """Speeds to play the crops at, drawn uniformly; at each speed but the first, a speaker is a speaker of its own."""
+    """Speeds to play the crops at, drawn uniformly; at each speed but the first, a speaker is a speaker of its own.
+
+    An epoch still has one crop of each utterance. A phase of one speed trains the speakers as they are, as WeSpeaker's
+    fine-tuning does.
+    """
     num_averaged_epochs: Annotated[int, Ge(0)] = 0
     """The weights at the ends of so many last epochs are averaged when the phase ends; 0 keeps the last ones."""
+
+    def __post_init__(self) -> None:
+        require_order(
+            "margin_start_fraction, margin_full_fraction", (self.margin_start_fraction, self.margin_full_fraction)
+        )
+        if self.schedule == "multistep":
+            refuse_idle(self, ("final_learning_rate",), because="multistep falls by gamma at each milestone")
+            require_milestones(self.milestones, warmup_fraction=self.warmup_fraction)
+        else:
+            refuse_idle(self, ("milestones", "gamma"), because=f"{self.schedule} does not fall in steps")
+            require_order("final_learning_rate, learning_rate", (self.final_learning_rate, self.learning_rate))
+        if len(set(self.speeds)) < len(self.speeds):
+            raise ValueError(f"a speed comes twice in speeds {list(self.speeds)}; each makes speakers of its own")
+        if self.num_averaged_epochs > self.num_epochs:
+            raise ValueError(
+                f"num_averaged_epochs is {self.num_averaged_epochs}, more than the {self.num_epochs} epochs of the "
+                "phase; lower it"
+            )
+
+    def shortened(self, num_epochs: int) -> Self:
+        """Returns the phase in so many epochs: same crop, same schedules, as large a share of the epochs averaged."""
+        num_averaged = self.num_averaged_epochs * num_epochs // self.num_epochs
+        return replace(self, num_epochs=num_epochs, num_averaged_epochs=num_averaged)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,16 +187,39 @@ class Recipe:
     scale: Positive = 30.0
     """The softmax scale s."""
     label_smoothing: Fraction = 0.0
-    """Weight of the uniform distribution over speakers in the target; 0.1 in Kiwano's code."""
+    """Share of the target that goes to all the other speakers alike; 0.1 in Kiwano's code."""
     jeffreys_weight: Annotated[float, Ge(0)] = 0.0
-    """Weight of the Jeffreys divergence term that Kiwano's code adds to the cross-entropy: 0.025 there."""
+    """Weight of the Jeffreys term in Kiwano's code, taken from the true speaker's share of the target: 0.025 there."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16 autocast on GPUs and CPUs that compute in it (AVX-512 BF16, AMX), fp32 elsewhere."""
+    """auto: bf16 autocast on GPUs and CPUs that compute in it (AVX-512 BF16, AMX), fp32 elsewhere.
+
+    fp16 scales the loss so that small gradients survive, and leaves out a step whose gradients overflow.
+    """
     dither: Annotated[float, Ge(0)] = 0.0
     """Deviation of the Gaussian noise added to each training sample, in steps of 16 bits: 1.0 in WeSpeaker's recipe."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     spec_augment: SpecAugment = field(default_factory=SpecAugment)
     phases: Annotated[tuple[Phase, ...], MinLen(1)] = field(default_factory=lambda: (Phase(),))
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.num_micro_batches or self.batch_size < 2 * self.num_micro_batches:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be computed in {self.num_micro_batches} micro-batches: "
+                "num_micro_batches should divide it, and leave two crops or more in each"
+            )
+        if self.optimizer == "adamw":
+            refuse_idle(self, ("momentum", "nesterov"), because="adamw has betas instead")
+            if max(self.betas) >= 1:
+                raise ValueError(f"betas are below 1, found {list(self.betas)}")
+        else:
+            refuse_idle(self, ("betas",), because="sgd has momentum instead")
+            if self.nesterov and not self.momentum:
+                raise ValueError("nesterov needs momentum, which is 0; raise momentum or leave out nesterov")
+        if self.label_smoothing + self.jeffreys_weight >= 1:
+            raise ValueError(
+                f"label_smoothing {self.label_smoothing:g} and jeffreys_weight {self.jeffreys_weight:g} leave the true "
+                "speaker no share of the target; lower them to less than 1 in all"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from greensv.config import StudyConfig
+from greensv.config import Augmentation, StudyConfig
 from greensv.config.load import Problem, parse_study, validate
 from greensv.errors import ConfigError
 from greensv.plugins import Plugins
@@ -23,11 +23,12 @@ def configure(data: Mapping[str, Any], *, source: str, plugins: Plugins) -> Stud
     """
 
     def check(raw: Mapping[str, Any]) -> Sequence[Problem]:
-        backbones, energy = raw.get("backbones"), raw.get("energy", {})
+        backbones, energy, recipe = raw.get("backbones"), raw.get("energy", {}), raw.get("recipe", {})
         problems = _name_problems(raw.get("name"))
         problems += dataset_problems(raw.get("dataset"), plugins)
         problems += space_problems(backbones, plugins) if isinstance(backbones, Mapping) else []
         problems += _energy_problems(energy, plugins) if isinstance(energy, Mapping) else []
+        problems += _augmentation_problems(recipe.get("augmentation", {})) if isinstance(recipe, Mapping) else []
         return problems
 
     return parse_study(data, source=source, checks=[check])
@@ -38,6 +39,18 @@ def _name_problems(name: object) -> list[Problem]:
         return []
     what = f"a study's name is made of letters, digits, '.', '_' and '-' (it also names a folder), found {name!r}"
     return [Problem(where="name", what=what)]
+
+
+def _augmentation_problems(raw: object) -> list[Problem]:
+    """Missing folders, which would otherwise be found when the budget is open and the corpus read."""
+    config, mistakes = validate(Augmentation, raw)
+    if config is None or mistakes:
+        return []  # told with the rest of the configuration
+    if config.noise_root is None and config.rir_root is None:
+        return []
+    from greensv.speaker.augmentation.folders import folder_problems  # with it comes torch
+
+    return [Problem(where=f"recipe.augmentation.{key}", what=what) for key, what in folder_problems(config)]
 
 
 def _energy_problems(energy: Mapping[str, Any], plugins: Plugins) -> list[Problem]:

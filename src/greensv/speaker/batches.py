@@ -1,18 +1,15 @@
 """Which crops of which utterances make up each step: a function of seed and epoch, so resuming needs only the step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from greensv.config import FeatureConfig
 from greensv.errors import DataError
-from greensv.speaker.audio import AudioStore
 from greensv.speaker.dataset import Utterances
-
-CROP_STREAM = 0
-"""First element of the spawn key of the random numbers drawn here; a training has other streams beside it."""
+from greensv.speaker.streams import Stream, sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -21,6 +18,8 @@ class EpochPlan:
 
     utterances: NDArray[np.int64]
     starts: NDArray[np.int64]
+    speeds: NDArray[np.int8]
+    """Which of the phase's speeds the crop is played at."""
 
 
 def check_sample_rate(utterances: Utterances, features: FeatureConfig) -> None:
@@ -35,6 +34,8 @@ def check_sample_rate(utterances: Utterances, features: FeatureConfig) -> None:
 def steps_per_epoch(num_utterances: int, *, batch_size: int) -> int:
     """Returns how many whole batches an epoch holds; the rest of the utterances sits this epoch out.
 
+    An utterance gives one crop an epoch, at however many speeds crops are played.
+
     Raises:
         DataError: there are fewer utterances than one batch holds.
     """
@@ -47,14 +48,14 @@ def steps_per_epoch(num_utterances: int, *, batch_size: int) -> int:
 
 
 def plan_epoch(
-    num_samples: NDArray[np.int64], *, batch_size: int, crop_samples: int, seed: int, epoch: int
+    num_samples: NDArray[np.int64], *, batch_size: int, crop_samples: Sequence[int], seed: int, epoch: int
 ) -> EpochPlan:
     """Returns a fresh permutation of the utterances, cut into batches, with a uniformly random crop of each.
 
     Args:
         num_samples: samples of each utterance; one shorter than the crop is taken from its beginning (and repeated).
         batch_size: utterances in a batch.
-        crop_samples: samples of a crop.
+        crop_samples: samples of a crop, for each of the speeds it may be played at; all are as likely.
         seed: the training's seed.
         epoch: which epoch, counted from 0 through all phases.
 
@@ -62,21 +63,13 @@ def plan_epoch(
         DataError: as `steps_per_epoch`.
     """
     num_steps = steps_per_epoch(len(num_samples), batch_size=batch_size)
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(CROP_STREAM, epoch)))
-    utterances = rng.permutation(len(num_samples))[: num_steps * batch_size].reshape(num_steps, batch_size)
-    room = np.maximum(num_samples[utterances] - crop_samples, 0)
-    return EpochPlan(utterances=utterances, starts=rng.integers(0, room, endpoint=True))
-
-
-def read_crops(
-    audio: AudioStore, utterances: NDArray[np.int64], starts: NDArray[np.int64], *, crop_samples: int
-) -> Float32[np.ndarray, "batch samples"]:
-    """Returns the waveforms of one row of an `EpochPlan`.
-
-    Raises:
-        DataError: an utterance cannot be read.
-    """
-    waveforms = np.empty((len(utterances), crop_samples), dtype=np.float32)
-    for waveform, index, start in zip(waveforms, utterances, starts, strict=True):
-        waveform[:] = audio.crop(int(index), start=int(start), num_samples=crop_samples)
-    return waveforms
+    shape = num_steps, batch_size
+    speeds = np.zeros(shape, dtype=np.int8)
+    if len(crop_samples) > 1:
+        speeds = np.random.default_rng(sequence(seed, Stream.SPEEDS, epoch)).integers(
+            len(crop_samples), size=shape, dtype=np.int8
+        )
+    rng = np.random.default_rng(sequence(seed, Stream.CROPS, epoch))
+    utterances = rng.permutation(len(num_samples))[: num_steps * batch_size].reshape(shape)
+    room = np.maximum(num_samples[utterances] - np.asarray(crop_samples)[speeds], 0)
+    return EpochPlan(utterances=utterances, starts=rng.integers(0, room, endpoint=True), speeds=speeds)

@@ -1,11 +1,15 @@
 """The device that computes: choosing it, naming it to a meter, and waiting for it."""
 
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
 from torch import nn
 
 from greensv.errors import ConfigError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+"""What a network computes in; its weights are in fp32 always."""
 
 MIN_CHANNELS_LAST = 8
 """Channels from which on a convolution runs faster channels last."""
@@ -30,22 +34,23 @@ def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     )
 
 
-def resolve_precision(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> Literal["fp32", "bf16"]:
+def resolve_precision(precision: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> Precision:
     """Returns the precision to compute in: `auto` is bf16 autocast where the hardware computes in it, fp32 elsewhere.
 
     On a CPU with bf16 instructions (AVX-512 BF16 or AMX) a training step of a narrow ResNet takes a third to two thirds
-    of its time in fp32; without them bf16 is emulated, and slower.
+    of its time in fp32; without them bf16 is emulated, and slower. fp16, which only some CPUs compute in, is never
+    chosen by itself: it needs the loss scaled.
 
     Raises:
         ConfigError: bf16 is asked for on a GPU without it.
     """
-    if precision == "fp32":
-        return "fp32"
-    if _has_bf16(device) or (precision == "bf16" and device.type == "cpu"):
-        return "bf16"
     if precision == "auto":
-        return "fp32"
-    raise ConfigError(f"precision 'bf16' was asked for, but {device_name(device)} has no bf16; use 'auto' or 'fp32'")
+        return "bf16" if _has_bf16(device) else "fp32"
+    if precision == "bf16" and device.type != "cpu" and not _has_bf16(device):
+        raise ConfigError(
+            f"precision 'bf16' was asked for, but {device_name(device)} has no bf16; use 'auto', 'fp16' or 'fp32'"
+        )
+    return precision
 
 
 def _has_bf16(device: torch.device) -> bool:
@@ -55,9 +60,10 @@ def _has_bf16(device: torch.device) -> bool:
     return bool(instructions.get("avx512_bf16") or instructions.get("amx_bf16"))
 
 
-def autocast(device: torch.device, precision: Literal["fp32", "bf16"]) -> torch.autocast:
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Returns the context in which a network computes at that precision."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
 def place_network(network: nn.Module, device: torch.device) -> nn.Module:
@@ -98,3 +104,8 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"
+
+
+def forked_generators(device: torch.device) -> AbstractContextManager[None]:
+    """Lets torch's generators be seeded inside, and puts them back."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])

@@ -1,10 +1,11 @@
 """Kaldi-compatible log-mel filterbanks, batched and on any device, and mean normalisation.
 
-Equal to `torchaudio.compliance.kaldi.fbank` with `snip_edges=False, window_type="povey", dither=0, energy_floor=1e-10`,
+Equal to `torchaudio.compliance.kaldi.fbank` with `snip_edges=False, dither=0, energy_floor=1e-10` and the same window,
 for every item of a padded batch.
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ class Fbank(nn.Module):
     """Waveforms in [-1, 1] to log energy (where asked for, first) and log-mel filterbanks.
 
     Frames are centred as Kaldi's with `--snip-edges=false`: a waveform is mirrored at both its ends. Per frame: the
-    mean is removed, the raw log energy taken, pre-emphasis, Povey window, power spectrum, triangular mel filters, log.
+    mean is removed, the raw log energy taken, pre-emphasis, window, power spectrum, triangular mel filters, log.
 
     Raises:
         ConfigError: the configuration makes no filterbank.
@@ -43,8 +44,7 @@ class Fbank(nn.Module):
         self.frame_shift = int(config.sample_rate_hz * config.frame_shift_ms * 0.001)
         _check(config, frame_length=self.frame_length, frame_shift=self.frame_shift)
         self.fft_size = 2 ** (self.frame_length - 1).bit_length()
-        hann = torch.hann_window(self.frame_length, periodic=False, dtype=torch.float64)
-        self.register_buffer("window", hann.pow(0.85), persistent=False)
+        self.register_buffer("window", window(config.window, length=self.frame_length), persistent=False)
         self.register_buffer("mel", mel_filters(config, fft_size=self.fft_size).double(), persistent=False)
 
     def num_frames(self, num_samples: int) -> int:
@@ -99,8 +99,8 @@ class Fbank(nn.Module):
         windowed = frames * window
         windowed[..., 1:].sub_(frames[..., :-1] * (PREEMPHASIS * window[1:]))
         windowed[..., 0].mul_(1 - PREEMPHASIS)
-        spectrum = torch.view_as_real(torch.fft.rfft(windowed, n=self.fft_size))
-        power = spectrum.square().sum(dim=-1)
+        spectrum = torch.fft.rfft(windowed, n=self.fft_size)
+        power: Tensor = spectrum.real.square() + spectrum.imag.square()
         mel = (power @ self.mel.to(frames.dtype)).clamp(min=FLOOR).log()
         if not self.config.use_energy:
             return mel
@@ -123,6 +123,13 @@ def subtract_mean(
     total = features.masked_fill(padding, 0.0).sum(dim=1, keepdim=True)
     mean = total / lengths.clamp(min=1)[:, None, None]
     return (features - mean).masked_fill(padding, 0.0)
+
+
+def window(name: Literal["povey", "hamming"], *, length: int) -> Float[Tensor, " samples"]:
+    """Returns Kaldi's window of that name in float64: Hann's to the power of 0.85, or Hamming's."""
+    if name == "hamming":
+        return torch.hamming_window(length, periodic=False, alpha=0.54, beta=0.46, dtype=torch.float64)
+    return torch.hann_window(length, periodic=False, dtype=torch.float64).pow(0.85)
 
 
 def mel_filters(config: FeatureConfig, *, fft_size: int) -> Float[Tensor, "frequencies bins"]:

@@ -20,10 +20,20 @@ def spec_augment(
         config: probability and the largest widths, in frames and bins.
         generator: the only source of randomness; its device may differ from that of the features.
     """
-    batch, num_frames, num_features = features.shape
+    return mask(features, config, draw_masks(features.shape[0], generator).to(features.device))
+
+
+def draw_masks(num_items: int, generator: torch.Generator) -> Float[Tensor, "5 items"]:
+    """Returns what decides the masks of so many items: uniform numbers in [0, 1), of no size of features yet."""
     # float64: in float32 a draw just below 1 times the size can round up to the size.
-    draws = torch.rand((5, batch), generator=generator, device=generator.device, dtype=torch.float64)
-    draws = draws.to(features.device)
+    return torch.rand((5, num_items), generator=generator, device=generator.device, dtype=torch.float64)
+
+
+def mask(
+    features: Float[Tensor, "batch frames features"], config: SpecAugment, draws: Float[Tensor, "5 batch"]
+) -> Float[Tensor, "batch frames features"]:
+    """Returns the features masked as drawn; see `spec_augment`."""
+    _, num_frames, num_features = features.shape
     is_masked = draws[0] < config.probability
     in_time = _stretches(draws[1:3], max_width=config.max_time_frames, size=num_frames)
     in_frequency = _stretches(draws[3:5], max_width=config.max_freq_bins, size=num_features)

@@ -1,31 +1,37 @@
 """Trains a network on a corpus with a recipe; can be stopped after any step and resumed to the same bits on a CPU."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from greensv.config import FeatureConfig, Phase, Recipe
-from greensv.errors import CheckpointError, DataError, TrainingError
+from greensv.errors import CheckpointError, ConfigError, DataError, TrainingError
 from greensv.speaker import schedule
 from greensv.speaker.audio import AudioStore
-from greensv.speaker.batches import EpochPlan, check_sample_rate, plan_epoch, read_crops, steps_per_epoch
+from greensv.speaker.augmentation import Augmenter
+from greensv.speaker.batch_maker import Batch, BatchMaker
+from greensv.speaker.batches import check_sample_rate, steps_per_epoch
+from greensv.speaker.crops import decoding_threads
 from greensv.speaker.dataset import Utterances
-from greensv.speaker.device import autocast, place_network, resolve_precision
-from greensv.speaker.features import Fbank, subtract_mean
-from greensv.speaker.losses import AamSoftmax
+from greensv.speaker.device import forked_generators
+from greensv.speaker.distributed import Team
+from greensv.speaker.front_end import FrontEnd
+from greensv.speaker.learner import Learner
 from greensv.speaker.prefetch import prefetched
-from greensv.speaker.spec_augment import spec_augment
+from greensv.speaker.skipping import SkippedUtterances
+from greensv.speaker.streams import Stream, torch_seed
 
 STEPS_BETWEEN_CHECKS = 20
 """How often the losses are looked at: each look waits for the device."""
 
-_HEAD_STREAM, _NETWORK_STREAM, _MASK_STREAM = 1, 2, 3
+BATCHES_AHEAD = 3
+"""Batches read before they are needed: what one file is slow in, others make up for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,20 +53,21 @@ class StepReport:
 class Training:
     """The training of one network, step by step.
 
-    What a step computes depends on the state after the step before it and on (`seed`, step) alone: crops, masks, the
-    schedules, and torch's own generator, which a network's dropout may draw from. So the state is the weights, the
-    optimiser's momentum and the number of the step.
+    What a step computes depends on the state after the step before it and on (`seed`, step) alone: crops, speeds,
+    disturbances, masks, the schedules, and torch's own generator, which a network's dropout may draw from. So the state
+    is the weights, what the optimiser remembers, the sum of weights to be averaged, and the number of the step.
 
     Attributes:
         network: the network trained, on `device`.
-        head: the AAM-softmax over the training speakers.
+        head: the margin softmax over the training speakers, a set of them for each speed.
         step: steps done.
         num_steps: steps of all phases together.
         steps_per_epoch: steps of an epoch; utterances beyond the last whole batch sit out, others each epoch.
-        precision: `fp32` or `bf16`, as resolved.
+        precision: `fp32`, `bf16` or `fp16`, as resolved.
+        augmenter: what disturbs the crops; None where the recipe disturbs none.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (a training is made of so many things, and each is somebody else's)
         self,
         *,
         network: nn.Module,
@@ -71,6 +78,8 @@ class Training:
         features: FeatureConfig,
         seed: int,
         device: torch.device,
+        augmenter: Augmenter | None = None,
+        team: Team | None = None,
     ) -> None:
         """Prepares the training; `network` is moved to `device`.
 
@@ -78,43 +87,50 @@ class Training:
             network: maps (features, lengths) to embeddings; has `embedding_dim`.
             utterances: the training data.
             audio: the same utterances' samples.
-            recipe: batch, optimiser, loss and precision. Its own phases are not looked at.
+            recipe: batch, optimiser, loss, augmentation and precision. Its own phases are not looked at.
             phases: those to run, one after the other: the recipe's, or a search's shorter ones.
             features: what the network is fed.
             seed: of everything random but the network's initial weights, which are the caller's.
             device: computes.
+            augmenter: of the recipe's augmentation, where the caller has one already; None: made here.
+            team: the processes that train together, each with the same arguments; None: this one alone.
 
         Raises:
-            DataError: fewer utterances than a batch, only one speaker, or another sample rate than `features`.
-            ConfigError: a precision the device lacks.
+            DataError: fewer utterances than a batch, only one speaker, another sample rate than `features`, or no noise
+                where the recipe says.
+            ConfigError: a precision the device lacks, or a batch that cannot be shared among so many processes.
         """
         check_sample_rate(utterances, features)
         if utterances.num_speakers < 2:
             raise DataError(f"training needs two speakers at least, found {utterances.num_speakers}")
+        self._team = team or Team.alone()
+        _check_share(recipe, self._team)
         self.steps_per_epoch = steps_per_epoch(len(utterances), batch_size=recipe.batch_size)
         self.num_steps = self.steps_per_epoch * sum(phase.num_epochs for phase in phases)
         self.step = 0
-        self.precision = resolve_precision(recipe.precision, device)
-        self.network = place_network(network, device)
-        self._utterances, self._audio, self._recipe, self._phases = utterances, audio, recipe, phases
+        self._utterances, self._recipe, self._phases = utterances, recipe, phases
         self._features, self._seed, self._device = features, seed, device
-        with _forked_generators(device):
-            torch.manual_seed(self._torch_seed(_HEAD_STREAM, 0))
-            dim = cast(int, network.embedding_dim)
-            self.head = AamSoftmax(dim, utterances.num_speakers, scale=recipe.scale).to(device)
-        self._fbank = Fbank(features).to(device)
-        self._optimizer = torch.optim.SGD(
-            [
-                {"params": list(network.parameters()), "weight_decay": recipe.weight_decay},
-                {"params": list(self.head.parameters()), "weight_decay": 0.0},
-            ],
-            lr=phases[0].learning_rate,
-            momentum=recipe.momentum,
-            fused=True,
+        if augmenter is None and any(way.probability for way in recipe.augmentation.disturbances):
+            augmenter = Augmenter(recipe.augmentation, sample_rate_hz=features.sample_rate_hz)
+        self.augmenter = augmenter
+        num_classes = utterances.num_speakers * max(len(phase.speeds) for phase in phases)
+        with forked_generators(device):
+            torch.manual_seed(torch_seed(seed, Stream.HEAD, 0))
+            self._learner = Learner(network, num_classes=num_classes, recipe=recipe, device=device, team=self._team)
+        self.network, self.head, self.precision = network, self._learner.head, self._learner.precision
+        rows = self._team.rows(recipe.batch_size)
+        self._front_end = FrontEnd(recipe, features, seed=seed, rows=rows, augmenter=augmenter, device=device)
+        self._batches = BatchMaker(
+            audio, recipe=recipe, phases=phases, features=features, seed=seed, rows=rows, augmenter=augmenter
         )
-        self._plan: tuple[int, EpochPlan] | None = None
+        self._skipped = SkippedUtterances(len(utterances))
         self._unchecked: list[Tensor] = []
         self._inside_step = False
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """The utterances that could not be read, by path, and why; others stood in for them."""
+        return self._skipped.reasons
 
     def phase_at(self, step: int) -> Phase:
         """Returns the phase that step `step` (from 0) lies in."""
@@ -125,24 +141,30 @@ class Training:
 
         Args:
             until_step: stop when this many steps are done; None for all.
-            on_step: called after each complete step. What it raises stops the training and passes through; the state
-                is that after the step, as good as any to save or to go on from.
+            on_step: called after each complete step, in a team on its leader. What it raises stops the training and
+                passes through; the state is that after the step, as good as any to save or to go on from.
 
         Raises:
             TrainingError: the loss was not finite; looked at every 20 steps and at the end.
-            DataError: an utterance cannot be read.
+            TeamStopped, TeamBroken: in a team, see `greensv.speaker.distributed`.
+            DataError: more than 1 % of the utterances (and more than 10) cannot be read. Fewer are replaced.
         """
         last = self.num_steps if until_step is None else min(until_step, self.num_steps)
         self._refuse_torn_state()
-        self.network.train()
-        self.head.train()
-        with _torch_settings(self._device), prefetched(self._batch, range(self.step, last)) as batches:
-            for batch in batches:
-                report = self._do_step(batch)
-                if len(self._unchecked) >= STEPS_BETWEEN_CHECKS or self.step == last:
-                    self._check_losses()
-                if on_step is not None:
-                    on_step(report)
+        self._learner.objective.train()
+        with (
+            _torch_settings(self._device),
+            decoding_threads(self._team.size) as threads,
+            prefetched(
+                lambda step: self._batches.make(step, threads=threads, pin_memory=self._device.type == "cuda"),
+                range(self.step, last),
+                num_ahead=BATCHES_AHEAD,
+            ) as batches,
+        ):
+            for batch in self._agreed(batches):
+                with self._team.computing():
+                    report = self._do_step(batch)
+                self._team.relay(partial(self._after_step, report, last=last, on_step=on_step))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns all that resuming needs. Its tensors are the live ones: save or copy it before training goes on.
@@ -155,13 +177,14 @@ class Training:
         return {
             "step": self.step,
             "identity": self._identity(),
-            "network": self.network.state_dict(),
-            "head": self.head.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "skipped": dict(self.skipped),
+            **self._learner.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts back what `state_dict` returned for a training of the same network, data, recipe, phases and seed.
+
+        However many processes trained it, and however many go on.
 
         Raises:
             CheckpointError: the state is of another training.
@@ -173,9 +196,8 @@ class Training:
             ]
             if differing:
                 raise CheckpointError(f"the saved training is not this one ({'; '.join(differing)}); start a new one")
-            self.network.load_state_dict(state["network"])
-            self.head.load_state_dict(state["head"])
-            self._optimizer.load_state_dict(state["optimizer"])
+            self._learner.load_state_dict(state)
+            self._skipped.reasons = dict(state["skipped"])
             self.step = int(state["step"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"the saved training does not fit this network ({error}); start a new one") from error
@@ -183,75 +205,69 @@ class Training:
 
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a saved state to be continued: all that a step depends on but the data's content."""
+        recipe = {key: value for key, value in asdict(self._recipe).items() if key != "phases"}
+        for root in ("noise_root", "rir_root"):  # a folder may move, as that of the audio may
+            recipe["augmentation"][root] = recipe["augmentation"][root] is not None
         return {
             "seed": self._seed,
             "num_utterances": len(self._utterances),
             "num_speakers": self._utterances.num_speakers,
             "phases": [asdict(phase) for phase in self._phases],
-            "recipe": {key: value for key, value in asdict(self._recipe).items() if key != "phases"},
+            "recipe": recipe,
             "features": asdict(self._features),
         }
 
-    def _do_step(self, batch: tuple[Tensor, Tensor]) -> StepReport:
+    def _agreed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yields batches when every process has its own; where one cannot have it, none goes on."""
+        while True:
+            with self._team.failing_together():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            self._skipped.add(self._team.agree(news=batch.skipped))
+            yield batch
+
+    def _after_step(self, report: StepReport, *, last: int, on_step: Callable[[StepReport], None] | None) -> None:
+        if len(self._unchecked) >= STEPS_BETWEEN_CHECKS or self.step == last:
+            self._check_losses()
+        if on_step is not None:
+            on_step(report)
+
+    def _do_step(self, batch: Batch) -> StepReport:
         place = self._place(self.step)
         learning_rate = schedule.learning_rate(place.step, num_steps=place.num_steps, phase=place.phase)
         margin = schedule.margin(place.step, num_steps=place.num_steps, phase=place.phase)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        torch.manual_seed(self._torch_seed(_NETWORK_STREAM, self.step))
+        # Each process has other crops, so its network draws other numbers.
+        rank = (self._team.rank,) if self._team.rank else ()
+        torch.manual_seed(torch_seed(self._seed, Stream.NETWORK, self.step, *rank))
         self._inside_step = True
-        loss = self._loss(*(part.to(self._device, non_blocking=True) for part in batch), margin=margin)
-        self._optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        self._optimizer.step()
+        batch = batch.to(self._device)
+        loss = self._learner.learn(
+            batch,
+            self._front_end,
+            learning_rate=learning_rate,
+            margin=margin,
+            num_classes=len(place.phase.speeds) * self._utterances.num_speakers,
+        )
         self.step += 1
+        num_steps_left = place.num_steps - place.step - 1
+        if num_steps_left % self.steps_per_epoch == 0:
+            self._learner.end_epoch(place.phase, num_epochs_left=num_steps_left // self.steps_per_epoch)
         self._inside_step = False
-        self._unchecked.append(loss.detach())
+        if self._team.is_leader:
+            self._unchecked.append(loss)
         return StepReport(
             step=self.step,
             num_steps=self.num_steps,
             epoch=place.epoch,
-            loss=loss.detach(),
+            loss=loss,
             learning_rate=learning_rate,
             margin=margin,
             phase=place.phase.name,
         )
 
-    def _loss(
-        self, waveforms: Float[Tensor, "batch samples"], speakers: Int[Tensor, "batch"], *, margin: float
-    ) -> Tensor:
-        generator = torch.Generator().manual_seed(self._torch_seed(_MASK_STREAM, self.step))
-        with torch.no_grad():
-            features = subtract_mean(self._fbank(waveforms)[0])
-            features = spec_augment(features, self._recipe.spec_augment, generator)
-        with autocast(self._device, self.precision):
-            embeddings = self.network(features, None)
-        return cast(Tensor, self.head(embeddings, speakers, margin=margin))
-
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Waveforms and speakers of a step, on the CPU; called by the background thread only."""
-        epoch, row = divmod(step, self.steps_per_epoch)
-        crop_samples = round(self._place(step).phase.crop_s * self._features.sample_rate_hz)
-        if self._plan is None or self._plan[0] != epoch:
-            plan = plan_epoch(
-                self._utterances.num_samples,
-                batch_size=self._recipe.batch_size,
-                crop_samples=crop_samples,
-                seed=self._seed,
-                epoch=epoch,
-            )
-            self._plan = epoch, plan
-        indices, starts = self._plan[1].utterances[row], self._plan[1].starts[row]
-        waveforms = read_crops(self._audio, indices, starts, crop_samples=crop_samples)
-        batch = torch.from_numpy(waveforms), torch.from_numpy(self._utterances.speakers[indices].astype(np.int64))
-        return (batch[0].pin_memory(), batch[1].pin_memory()) if self._device.type == "cuda" else batch
-
     def _place(self, step: int) -> schedule.Place:
         return schedule.place_of(step, phases=self._phases, steps_per_epoch=self.steps_per_epoch)
-
-    def _torch_seed(self, stream: int, index: int) -> int:
-        sequence = np.random.SeedSequence(self._seed, spawn_key=(stream, index))
-        return int(sequence.generate_state(1, np.uint64)[0])
 
     def _check_losses(self) -> None:
         """Looks at the losses since the last look, which waits for the device."""
@@ -275,9 +291,13 @@ class Training:
             )
 
 
-def _forked_generators(device: torch.device) -> AbstractContextManager[None]:
-    """Lets torch's generators be seeded inside, and puts them back."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+def _check_share(recipe: Recipe, team: Team) -> None:
+    num_parts = team.size * recipe.num_micro_batches
+    if recipe.batch_size % num_parts or recipe.batch_size < 2 * num_parts:
+        raise ConfigError(
+            f"a batch of {recipe.batch_size} cannot be shared by {team.size} processes in {recipe.num_micro_batches} "
+            f"micro-batches each: recipe.batch_size must be a multiple of {num_parts}, and at least {2 * num_parts}"
+        )
 
 
 @contextmanager
@@ -286,7 +306,7 @@ def _torch_settings(device: torch.device) -> Iterator[None]:
     benchmark = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
-        with _forked_generators(device):
+        with forked_generators(device):
             yield
     finally:
         torch.backends.cudnn.benchmark = benchmark
