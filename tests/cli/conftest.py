@@ -111,3 +111,51 @@ def searched(_searched: Path, tmp_path: Path) -> Path:
     """A folder with `runs/greensv.db`, in which the study `tiny` has three complete trials and a failed one."""
     shutil.copytree(_searched / "runs", tmp_path / "runs")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved network of the real residual backbone, the smallest, of random weights."""
+    import torch
+
+    from greensv.builtin.backbones.resnet import ResNet
+    from greensv.config import FeatureConfig
+    from greensv.speaker import space
+    from greensv.speaker.checkpoint import CheckpointInfo, save_checkpoint
+
+    backbone, features, folder = ResNet(), FeatureConfig(), tmp_path_factory.mktemp("small") / "checkpoint"
+    params = space.lowest(backbone.space())
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = backbone.build(params, features=features)
+        with torch.no_grad():
+            network(torch.randn(4, 50, 81), None)
+    info = CheckpointInfo(
+        backbone=backbone.name,
+        backbone_version=backbone.version,
+        params=params,
+        features=features,
+        embedding_dim=network.embedding_dim,
+    )
+    save_checkpoint(folder, network, info)
+    return folder
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """A folder of recordings: three good ones of several lengths, and one of each kind that is not."""
+    import numpy as np
+    import soundfile
+
+    folder, rng = tmp_path / "recordings", np.random.default_rng(0)
+    folder.mkdir()
+    noise = rng.normal(0, 0.1, 16_000)
+    for name, num_samples in (("a.wav", 16_000), ("b.flac", 9_000), ("c.wav", 4_321)):
+        soundfile.write(folder / name, noise[:num_samples], 16_000)
+    soundfile.write(folder / "bad-8k.wav", noise, 8_000)
+    soundfile.write(folder / "bad-short.wav", noise[:100], 16_000)
+    soundfile.write(folder / "bad-nan.wav", np.where(np.arange(16_000) == 5, np.nan, noise), 16_000, subtype="FLOAT")
+    (folder / "bad-empty.wav").write_bytes(b"")
+    (folder / "bad-cut.flac").write_bytes((folder / "b.flac").read_bytes()[:6_000])
+    soundfile.write(folder / "silent.wav", np.zeros(8_000), 16_000)
+    return folder

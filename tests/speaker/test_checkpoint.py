@@ -1,6 +1,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from greensv.speaker.audio import AudioStore
 from greensv.speaker.backbone import Backbone
 from greensv.speaker.checkpoint import (
     CheckpointInfo,
+    DevResult,
+    annotate_checkpoint,
     build_network,
     load_training_state,
     read_checkpoint,
@@ -201,6 +204,35 @@ def test_weights_that_do_not_fit_are_an_error(saved: Path) -> None:
     info, state = read_checkpoint(saved)
     with pytest.raises(CheckpointError, match=r"do not fit backbone 'tiny' .*size mismatch for weight"):
         restore(nn.Linear(3, 3), state, info)
+
+
+DEV = DevResult(eer=0.04, eer_threshold=0.31, num_target=300, num_nontarget=700)
+
+
+@pytest.mark.parametrize("name", ["", "model.json", "model.safetensors"])
+def test_development_result_is_added_and_all_else_stays(name: str, saved: Path) -> None:
+    weights = (saved / "model.safetensors").read_bytes()
+    annotate_checkpoint(saved / name, dev=replace(DEV, eer_threshold=0.9))
+    annotate_checkpoint(saved / name, dev=DEV)
+    assert read_checkpoint(saved)[0] == replace(INFO, dev=DEV)
+    assert (saved / "model.safetensors").read_bytes() == weights
+    assert len(list(saved.iterdir())) == 2
+
+
+def test_checkpoint_of_before_there_were_development_results_is_read(saved: Path) -> None:
+    path = saved / "model.json"
+    description = json.loads(path.read_text())
+    assert description.pop("dev") is None
+    path.write_text(json.dumps(description))
+    assert read_checkpoint(saved)[0] == INFO
+
+
+def test_damaged_checkpoint_is_not_annotated(saved: Path) -> None:
+    (saved / "model.safetensors").write_bytes(b"")
+    before = (saved / "model.json").read_bytes()
+    with pytest.raises(CheckpointError, match="damaged"):
+        annotate_checkpoint(saved, dev=DEV)
+    assert (saved / "model.json").read_bytes() == before
 
 
 @pytest.fixture

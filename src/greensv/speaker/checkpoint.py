@@ -10,7 +10,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -38,6 +38,18 @@ INFO_FILE = "model.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DevResult:
+    """How the network does on development pairs, of speakers it was not trained on."""
+
+    eer: float
+    """As a fraction."""
+    eer_threshold: float
+    """The cosine at which both error rates are `eer`: what `greensv verify` decides with where nothing better is."""
+    num_target: int
+    num_nontarget: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointInfo:
     """What builds the network again, and where its weights come from."""
 
@@ -49,6 +61,8 @@ class CheckpointInfo:
     greensv_version: str = __version__
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Free: study, trial, data, energy, results. JSON values only."""
+    dev: DevResult | None = None
+    """None where it is not known, as where the development speakers were trained on."""
 
 
 def save_checkpoint(folder: Path, network: nn.Module, info: CheckpointInfo) -> None:
@@ -58,10 +72,30 @@ def save_checkpoint(folder: Path, network: nn.Module, info: CheckpointInfo) -> N
         CheckpointError: the folder cannot be written.
     """
     weights = save_safetensors({name: _plain(tensor) for name, tensor in network.state_dict().items()})
-    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "sha256": hashlib.sha256(weights).hexdigest()}
-    text = json.dumps({**head, **asdict(info)}, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     write_whole(folder / WEIGHTS_FILE, lambda file: file.write(weights))
-    write_whole(folder / INFO_FILE, lambda file: file.write(text.encode()))
+    _write_info(folder, info, sha256=hashlib.sha256(weights).hexdigest())
+
+
+def annotate_checkpoint(path: Path, *, dev: DevResult) -> None:
+    """Adds to a saved checkpoint how its network does on development pairs; the weights stay as they are.
+
+    Development pairs only: a threshold chosen on test pairs would make their error rates mean nothing.
+
+    Args:
+        path: the folder, or either of its two files.
+        dev: what is added, in place of what may be there.
+
+    Raises:
+        CheckpointError: as for `read_checkpoint`, or the folder cannot be written.
+    """
+    info, _ = read_checkpoint(path)
+    folder = checkpoint_folder(path)
+    _write_info(folder, replace(info, dev=dev), sha256=_description(folder)["sha256"])
+
+
+def checkpoint_folder(path: Path) -> Path:
+    """Returns the folder of a checkpoint given as that folder or as one of its files."""
+    return path if path.is_dir() else path.parent
 
 
 def read_checkpoint(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
@@ -73,7 +107,7 @@ def read_checkpoint(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
     Raises:
         CheckpointError: it is not there, not one of ours, damaged, or of a newer format.
     """
-    folder = path if path.is_dir() else path.parent
+    folder = checkpoint_folder(path)
     if not path.is_dir() and path.name not in (WEIGHTS_FILE, INFO_FILE):
         what = "is no greensv checkpoint" if path.exists() else "does not exist"
         raise CheckpointError(f"{path} {what}; give a folder with {WEIGHTS_FILE} and {INFO_FILE}")
@@ -201,6 +235,12 @@ _HEAD_KEYS = ("format", "format_version", "sha256")
 def _plain(tensor: Tensor) -> Tensor:
     """A copy that safetensors can write: on the CPU, contiguous, sharing memory with no other."""
     return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _write_info(folder: Path, info: CheckpointInfo, *, sha256: str) -> None:
+    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "sha256": sha256}
+    text = json.dumps({**head, **asdict(info)}, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    write_whole(folder / INFO_FILE, lambda file: file.write(text.encode()))
 
 
 def _description(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,232 @@
+"""`greensv verify`: do two recordings hold the same voice?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from greensv.cli.checkpoints import DEVICES, load_network
+from greensv.cli.console import console, echo_json
+from greensv.cli.options import json_option
+from greensv.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from greensv.config import FeatureConfig
+    from greensv.speaker.calibration import Calibration
+    from greensv.speaker.checkpoint import CheckpointInfo
+    from greensv.speaker.dataset import Protocol
+
+CALIBRATION_FILE = "calibration.json"
+
+
+@click.command(epilog="Example: greensv verify runs/NAME/trial-0003 monday.wav tuesday.wav")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("first", metavar="A", type=click.Path(path_type=Path))
+@click.argument("second", metavar="B", type=click.Path(path_type=Path))
+@click.option(
+    "--calibration",
+    "calibration_path",
+    type=click.Path(path_type=Path),
+    help=f"Turns the score into a probability; {CALIBRATION_FILE} in the checkpoint's folder if left out.",
+)
+@click.option("--threshold", type=float, help="The score from which on it is the same speaker.")
+@click.option(
+    "--p-target",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.5,
+    show_default=True,
+    help="How probable the same speaker is before hearing the recordings; used with a calibration.",
+)
+@click.option("--resample", is_flag=True, help="Resample files of other sample rates than the network's.")
+@click.option("--device", type=DEVICES, default="auto", show_default=True)
+@json_option
+@click.pass_context
+def verify(  # noqa: PLR0913 - one per option
+    ctx: click.Context,
+    *,
+    checkpoint: Path,
+    first: Path,
+    second: Path,
+    calibration_path: Path | None,
+    threshold: float | None,
+    p_target: float,
+    resample: bool,
+    device: Literal["auto", "cpu", "cuda"],
+    as_json: bool,
+) -> None:
+    """Say whether recordings A and B are of the same speaker.
+
+    CHECKPOINT is the folder of a saved network. The score is the cosine of both embeddings. What decides is, in this
+    order: --threshold; the calibration, at the prior --p-target and equal costs of both errors; the threshold of equal
+    error rates on the development pairs, where the checkpoint holds one. Without any of them nothing is decided.
+    """
+    from greensv.speaker.checkpoint import checkpoint_folder
+    from greensv.speaker.device import resolve_device
+
+    chosen_device = resolve_device(device)
+    info, network = load_network(ctx, checkpoint)
+    beside = checkpoint_folder(checkpoint) / CALIBRATION_FILE
+    if calibration_path is None and beside.exists():
+        calibration_path = beside
+    calibration = None if calibration_path is None else _load_calibration(calibration_path)
+    protocol = _pair(first, second, sample_rate_hz=info.features.sample_rate_hz, is_resampled=resample)
+    score, qualities = _score(network, protocol, features=info.features, device=chosen_device)
+    llr = None if calibration is None else float(calibration.apply([score], qualities)[0])
+    rule = _rule(info, score=score, threshold=threshold, llr=llr, p_target=p_target)
+    record = {
+        "checkpoint": str(checkpoint),
+        "first": str(first),
+        "second": str(second),
+        "score": score,
+        "llr": llr,
+        "probability": None if llr is None else _probability(llr, p_target),
+        "p_target": None if llr is None else p_target,
+        "calibration": None if calibration_path is None else str(calibration_path),
+        "threshold": None if rule is None else rule.threshold,
+        "threshold_on": None if rule is None else rule.on,
+        "threshold_from": None if rule is None else rule.source,
+        "is_same_speaker": None if rule is None else rule.accepts,
+    }
+    if as_json:
+        echo_json(record)
+    else:
+        _print(record)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rule:
+    """What decides: the value of the pair `on` a scale, a threshold on it, and where that comes from."""
+
+    on: Literal["score", "llr"]
+    value: float
+    threshold: float
+    source: Literal["option", "calibration", "checkpoint"]
+
+    @property
+    def accepts(self) -> bool:
+        return self.value >= self.threshold
+
+
+def _rule(
+    info: "CheckpointInfo", *, score: float, threshold: float | None, llr: float | None, p_target: float
+) -> _Rule | None:
+    from greensv.speaker.metrics import bayes_threshold
+
+    if threshold is not None:
+        return _Rule(on="score", value=score, threshold=threshold, source="option")
+    if llr is not None:
+        return _Rule(on="llr", value=llr, threshold=bayes_threshold(p_target), source="calibration")
+    if info.dev is not None:
+        return _Rule(on="score", value=score, threshold=info.dev.eer_threshold, source="checkpoint")
+    return None
+
+
+def _load_calibration(path: Path) -> "Calibration":
+    from greensv.speaker.calibration import Calibration
+
+    calibration = Calibration.load(path)
+    method = calibration.scoring.get("method", "cosine")
+    if method != "cosine" or calibration.scoring.get("is_mean_subtracted"):
+        how = f"{method} less the cohort's mean" if calibration.scoring.get("is_mean_subtracted") else method
+        raise ConfigError(
+            f"{path} calibrates scores by {how}, which need a cohort; two recordings have the cosine alone: fit a "
+            "calibration without a cohort, or give none"
+        )
+    return calibration
+
+
+def _pair(first: Path, second: Path, *, sample_rate_hz: int, is_resampled: bool) -> "Protocol":
+    """Returns the protocol of the one pair, whose label nobody knows and nothing here reads."""
+    import numpy as np
+
+    from greensv.speaker.dataset import Pairs, Protocol, Utterances
+
+    utterances = Utterances(
+        ids=("A", "B"),
+        paths=(str(first), str(second)),
+        speakers=np.zeros(2, dtype=np.int32),
+        speaker_names=("unknown",),
+        num_samples=np.array(
+            [_num_samples(path, sample_rate_hz=sample_rate_hz, is_resampled=is_resampled) for path in (first, second)],
+            dtype=np.int64,
+        ),
+        sample_rate_hz=sample_rate_hz,
+        is_resampled=is_resampled,
+    )
+    pairs = Pairs(
+        enrolment=np.zeros(1, dtype=np.int32), test=np.ones(1, dtype=np.int32), is_target=np.zeros(1, dtype=np.bool_)
+    )
+    return Protocol(name="verify", utterances=utterances, pairs=pairs)
+
+
+def _num_samples(path: Path, *, sample_rate_hz: int, is_resampled: bool) -> int:
+    from greensv.speaker.audio import probe_audio
+    from greensv.speaker.resampling import resampled_length
+
+    found = probe_audio(path)
+    if found.sample_rate_hz != sample_rate_hz and not is_resampled:
+        raise DataError(
+            f"{path} has a sample rate of {found.sample_rate_hz} Hz, the network needs {sample_rate_hz} Hz; "
+            "--resample resamples it"
+        )
+    return resampled_length(found.num_samples, from_hz=found.sample_rate_hz, to_hz=sample_rate_hz)
+
+
+def _score(
+    network: "nn.Module", protocol: "Protocol", *, features: "FeatureConfig", device: "torch.device"
+) -> tuple[float, dict[str, Any]]:
+    """Returns the cosine of the pair, and its quality measures for a calibration."""
+    import numpy as np
+
+    from greensv.speaker.audio import AudioStore
+    from greensv.speaker.embedding import MAX_UTTERANCE_S, embed
+    from greensv.speaker.quality import protocol_qualities
+    from greensv.speaker.scoring import score_pairs
+
+    audio = AudioStore(protocol.utterances)
+    for index, path in enumerate(protocol.utterances.paths):
+        if np.ptp(audio.whole(index)) == 0:
+            raise DataError(f"{path} is silent: there is no voice in it to compare; record it again")
+    embeddings = embed(network, protocol.utterances, audio, features=features, device=device)
+    score = float(score_pairs(embeddings, protocol.pairs)[0])
+    return score, dict(protocol_qualities(protocol, embeddings, max_duration_s=MAX_UTTERANCE_S))
+
+
+def _probability(llr: float, p_target: float) -> float:
+    from greensv.speaker.calibration import probability
+
+    return float(probability([llr], prior=p_target)[0])
+
+
+def _print(record: dict[str, Any]) -> None:
+    screen = console()
+
+    def say(text: str) -> None:
+        screen.print(text, markup=False, soft_wrap=True)
+
+    say(f"Score        {record['score']:.4f}  (cosine, from -1 to 1)")
+    if record["probability"] is None:
+        say(f"Probability  unknown: no calibration is given, and there is no {CALIBRATION_FILE} beside the checkpoint")
+    else:
+        say(
+            f"Probability  {record['probability']:.1%} that it is the same speaker (likelihood ratio "
+            f"e^{record['llr']:.2f}, {record['p_target']:g} before hearing; calibration {record['calibration']})"
+        )
+    if record["threshold_from"] is None:
+        say(
+            "Decision     none: no threshold is known; give --threshold, or a calibration "
+            "(greensv evaluate --fit-calibration writes one)"
+        )
+        return
+    source = {
+        "option": "score, as given",
+        "calibration": f"natural-log likelihood ratio, Bayes at p_target {record['p_target']}",
+        "checkpoint": "score, of equal error rates on the checkpoint's development pairs",
+    }[record["threshold_from"]]
+    decision = "the same speaker" if record["is_same_speaker"] else "different speakers"
+    say(f"Threshold    {record['threshold']:.4f}  ({source})")
+    say(f"Decision     {decision}")
