@@ -8,15 +8,20 @@ import pytest
 import soundfile
 import torch
 from click.testing import CliRunner, Result
+from numpy.typing import NDArray
 
 from greensv.builtin.backbones.resnet import ResNet
+from greensv.cli import evaluate as module
 from greensv.cli.main import cli
 from greensv.config import FeatureConfig
 from greensv.errors import CheckpointError, ConfigError, DataError, GreensvError, PluginError
 from greensv.speaker import space
+from greensv.speaker.bootstrap import bootstrap_eer
+from greensv.speaker.calibration import Calibration
 from greensv.speaker.checkpoint import CheckpointInfo, build_network, read_checkpoint, save_checkpoint
+from greensv.speaker.dataset import Pairs, Protocol
 from greensv.speaker.features import Fbank, subtract_mean
-from greensv.speaker.metrics import bootstrap_eer, eer, min_dcf
+from greensv.speaker.metrics import act_dcf, eer, min_dcf, verify_scores
 from greensv.speaker.trial_list import read_trial_list, resolve
 
 SPEAKERS = ("anna", "bob", "cara")
@@ -107,7 +112,7 @@ def test_table_says_the_same_in_percent(checkpoint: Path, root: Path) -> None:
     assert "36 pairs (9 target) of 9 utterances" in text
     assert f"EER     {record['eer']:.2%}" in text
     assert f"95 % over 3 speakers: {record['eer_low']:.2%} to {record['eer_high']:.2%}" in " ".join(text.split())
-    assert f"minDCF  {record['min_dcf']:.4f}  (p_target 0.01)" in text
+    assert f"minDCF  {record['min_dcf']:.4f}  (p_target 0.01; 95 %: {record['min_dcf_low']:.4f} to" in text
 
 
 def test_list_of_paths_is_scored_too_without_an_interval(checkpoint: Path, root: Path) -> None:
@@ -170,3 +175,192 @@ def test_scores_that_cannot_be_written_stop_it_before_the_work(checkpoint: Path,
 @pytest.mark.parametrize("p_target", ["0", "1", "two"])
 def test_p_target_outside_zero_to_one_is_a_usage_error(p_target: str, checkpoint: Path, root: Path) -> None:
     assert evaluate(checkpoint, root / "trials", root, "--p-target", p_target).exit_code == 2
+
+
+@pytest.fixture
+def cohort(root: Path) -> Path:
+    """A data directory of other speakers, in the same data root."""
+    rng, folder = np.random.default_rng(1), root / "cohort"
+    folder.mkdir()
+    names = [(speaker, f"{speaker}-{number}") for speaker in ("dan", "eva", "fay", "gus") for number in range(3)]
+    for number, (_, name) in enumerate(names):
+        time_s = np.arange(int(rng.integers(6_000, 12_000))) / 16_000
+        samples = 0.3 * np.sin(2 * np.pi * 150 * (number // 3 + 1.5) * time_s) + rng.normal(0, 0.05, len(time_s))
+        soundfile.write(root / "audio" / f"{name}.wav", samples, 16_000)
+    (folder / "wav.scp").write_text("".join(f"{name} audio/{name}.wav\n" for _, name in names))
+    (folder / "utt2spk").write_text("".join(f"{name} {speaker}\n" for speaker, name in names))
+    return folder
+
+
+def embedding_of(checkpoint: Path, path: Path) -> NDArray[np.float32]:
+    network = build_network(ResNet(), *read_checkpoint(checkpoint))
+    samples, _ = soundfile.read(path, dtype="float32")
+    with torch.no_grad():
+        return network(subtract_mean(Fbank(FeatureConfig())(torch.from_numpy(samples)[None])[0]), None)[0].numpy()
+
+
+def scores_in(path: Path) -> list[float]:
+    return [float(line.split()[2]) for line in path.read_text().splitlines()]
+
+
+def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+@pytest.mark.parametrize("subtracted", [False, True])
+def test_cohort_normalises_as_the_formula_says(
+    subtracted: bool, checkpoint: Path, root: Path, cohort: Path, tmp_path: Path
+) -> None:
+    options = ["--cohort", str(cohort), "--top-n", "3", "--scores", str(tmp_path / "scores"), "--json"]
+    result = evaluate(checkpoint, root / "trials", root, *options, *["--subtract-cohort-mean"] * subtracted)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["scoring"]["num_cohort_speakers"] == 4
+
+    embeddings = {path.stem: embedding_of(checkpoint, path) for path in (root / "audio").glob("*.wav")}
+    others = [e for name, e in embeddings.items() if name.split("-")[0] in ("dan", "eva", "fay", "gus")]
+    shift = np.mean(others, axis=0) if subtracted else 0
+    means = [np.mean([embeddings[f"{s}-{n}"] for n in range(3)], axis=0) - shift for s in ("dan", "eva", "fay", "gus")]
+    trials, expected = read_trial_list(root / "trials"), []
+    for names in zip(trials.enrolments, trials.tests, strict=True):
+        a, b = (embeddings[name] - shift for name in names)
+        nearest = [sorted(cosine(side, mean) for mean in means)[-3:] for side in (a, b)]
+        expected.append(float(np.mean([(cosine(a, b) - np.mean(n)) / np.std(n) for n in nearest])))
+    assert scores_in(tmp_path / "scores") == pytest.approx(expected, rel=2e-3, abs=2e-3)
+
+
+def test_top_n_of_zero_leaves_the_cosines(checkpoint: Path, root: Path, cohort: Path) -> None:
+    plain = json.loads(evaluate(checkpoint, root / "trials", root, "--json").stdout)
+    options = ["--cohort", str(cohort), "--top-n", "0", "--cohort-utterances", "1"]
+    found = json.loads(evaluate(checkpoint, root / "trials", root, *options, "--json").stdout)
+    assert found["eer_threshold"] == plain["eer_threshold"]
+    assert found["scoring"]["method"] == plain["scoring"]["method"] == "cosine"
+
+
+def test_cohort_of_the_speakers_compared_is_refused(checkpoint: Path, root: Path) -> None:
+    message = error_of(evaluate(checkpoint, root / "trials", root, "--cohort", str(root)), DataError)
+    assert "other speakers than those compared" in message
+    assert "3 speakers (anna, bob, cara)" in message
+    message = error_of(evaluate(checkpoint, root / "trials", root, "--cohort", str(root / "audio")), ConfigError)
+    assert "is no cohort" in message
+
+
+def test_calibration_is_fitted_written_and_applied(checkpoint: Path, root: Path, tmp_path: Path) -> None:
+    files = {name: str(tmp_path / name) for name in ("cosines", "fitted", "applied", "calibration.json")}
+    evaluate(checkpoint, root / "trials", root, "--scores", files["cosines"])
+    fit = ["--fit-calibration", files["calibration.json"], "--calibration-prior", "0.25"]
+    fitted = evaluate(checkpoint, root / "trials", root, *fit, "--scores", files["fitted"])
+    assert "Calibration, fitted to these very pairs, written to" in fitted.stdout
+    calibration = Calibration.load(tmp_path / "calibration.json")
+    assert calibration.prior == 0.25
+    assert calibration.trained_on == {"protocol": "trials", "num_target": 9, "num_nontarget": 27}
+    assert calibration.qualities == (
+        "log_duration_min",
+        "log_duration_max",
+        "log_magnitude_min",
+        "log_magnitude_max",
+    )
+    apply = ["--calibration", files["calibration.json"], "--scores", files["applied"], "--p-target", "0.25"]
+    record = json.loads(evaluate(checkpoint, root / "trials", root, *apply, "--json").stdout)
+    llrs = scores_in(tmp_path / "applied")
+    assert llrs == scores_in(tmp_path / "fitted") != scores_in(tmp_path / "cosines")
+    is_target = read_trial_list(root / "trials").is_target
+    assert record["act_dcf"] == pytest.approx(act_dcf(llrs, is_target, p_target=0.25), abs=1e-6)
+    assert record["cllr"] < 1
+
+
+def test_calibration_of_other_scores_is_refused(checkpoint: Path, root: Path, cohort: Path, tmp_path: Path) -> None:
+    file = str(tmp_path / "calibration.json")
+    evaluate(checkpoint, root / "trials", root, "--fit-calibration", file)
+    result = evaluate(checkpoint, root / "trials", root, "--calibration", file, "--cohort", str(cohort), "--top-n", "3")
+    message = error_of(result, ConfigError)
+    assert "was fitted to other scores" in message
+    assert "method 'cosine', here 'as-norm'" in message
+
+
+def test_several_priors_and_a_det_curve(checkpoint: Path, root: Path, tmp_path: Path) -> None:
+    options = ["--p-target", "0.01", "--p-target", "0.3", "--det", str(tmp_path / "det.csv")]
+    record = json.loads(evaluate(checkpoint, root / "trials", root, *options, "--json").stdout)
+    assert [cost["p_target"] for cost in record["by_p_target"]] == [0.01, 0.3]
+    assert record["min_dcf_low"] <= record["min_dcf"] <= record["min_dcf_high"]
+    assert (tmp_path / "det.csv").read_text().startswith("threshold,miss,false_accept\ninf,1.0,0.0\n")
+
+
+STUDY = """
+name = "tests"
+[dataset]
+name = "kaldi"
+root = "{root}"
+options = {{ train = "cohort", num_dev_speakers = 2, tests = ["trials", "short"] }}
+[backbones.resnet]
+"""
+
+
+def test_study_is_evaluated_on_all_its_tests_and_its_training_data_is_a_cohort(
+    checkpoint: Path, root: Path, cohort: Path, tmp_path: Path
+) -> None:
+    (root / "short").write_text("anna-0 anna-1 target\nanna-0 bob-1 nontarget\n")
+    (tmp_path / "study.toml").write_text(STUDY.format(root=root))
+    arguments = ["--no-plugins", "evaluate", str(checkpoint), "--study", str(tmp_path / "study.toml"), "--json"]
+    result = CliRunner().invoke(cli, [*arguments, "--device", "cpu", "--cohort", str(tmp_path / "study.toml")])
+    assert result.exit_code == 0, result.output
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(record["protocol"], record["num_target"]) for record in records] == [("trials", 9), ("short", 1)]
+    assert records[0]["scoring"]["num_cohort_speakers"] == 2  # two of four are held out for development
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--trial-list", "x"],
+        ["--trial-list", "x", "--data-root", "x", "--study", "x"],
+        ["--study", "x", "--scores", "x"],
+        ["--trial-list", "x", "--data-root", "x", "--subtract-cohort-mean"],
+        ["--trial-list", "x", "--data-root", "x", "--calibration", "x", "--fit-calibration", "y"],
+    ],
+)
+def test_options_that_do_not_go_together_are_usage_errors(options: list[str], checkpoint: Path) -> None:
+    assert CliRunner().invoke(cli, ["evaluate", str(checkpoint), *options]).exit_code == 2
+
+
+def test_conditions_are_told_apart_and_models_are_normalised_as_means(
+    checkpoint: Path, root: Path, cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the average protocol of CN-Celeb: speakers enrolled with two utterances, tested in three genres."""
+    plain = resolve(read_trial_list(root / "trials"), root)
+    speakers = plain.utterances.speakers
+    models = tuple(np.flatnonzero(speakers == number)[:2].astype(np.int32) for number in range(3))
+    tested = np.array([i for i in range(9) if i not in np.concatenate(models)], dtype=np.int32)
+    enrolment, test = (side.ravel().astype(np.int32) for side in np.meshgrid(np.arange(3), np.repeat(tested, 2)))
+    pairs = Pairs(
+        enrolment=enrolment,
+        test=test,
+        is_target=speakers[[model[0] for model in models]][enrolment] == speakers[test],
+        conditions=np.where(np.arange(len(test)) % 6 < 3, 0, 1).astype(np.int16),
+    )
+    protocol = Protocol(
+        name="average",
+        utterances=plain.utterances,
+        pairs=pairs,
+        models=models,
+        condition_names=("singing", "play", "vlog"),
+    )
+    monkeypatch.setattr(module, "_protocols", lambda *_, **__: iter([(protocol, None)]))
+    options = ["--cohort", str(cohort), "--top-n", "3"]
+    record = json.loads(evaluate(checkpoint, root / "trials", root, *options, "--json").stdout)
+    assert [found["condition"] for found in record["conditions"]] == ["singing", "play", "vlog"]
+    assert record["conditions"][2]["eer"] is None
+
+    embeddings = {path.stem: embedding_of(checkpoint, path) for path in (root / "audio").glob("*.wav")}
+    means = [np.mean([embeddings[f"{s}-{n}"] for n in range(3)], axis=0) for s in ("dan", "eva", "fay", "gus")]
+    enrolled = [np.mean([embeddings[plain.utterances.ids[i]] for i in model], axis=0) for model in models]
+    scores = []
+    for a, b in zip(pairs.enrolment, pairs.test, strict=True):
+        sides = enrolled[a], embeddings[plain.utterances.ids[b]]
+        nearest = [sorted(cosine(side, mean) for mean in means)[-3:] for side in sides]
+        scores.append(np.mean([(cosine(*sides) - np.mean(n)) / np.std(n) for n in nearest]))
+    assert record["eer"] == pytest.approx(eer(np.round(scores, 4), pairs.is_target), abs=1e-6)
+    assert record["eer_threshold"] == pytest.approx(verify_scores(scores, pairs.is_target).eer_threshold, rel=1e-2)
+    text = evaluate(checkpoint, root / "trials", root, *options).stdout
+    assert "singing" in text
+    assert "one class only" in text

@@ -7,8 +7,18 @@ from scipy.optimize import brentq
 from sklearn.metrics import roc_curve
 
 from greensv.errors import DataError
+from greensv.speaker import sorted_scores
 from greensv.speaker.dataset import Pairs
-from greensv.speaker.metrics import bootstrap_eer, eer, min_dcf, verify_scores
+from greensv.speaker.metrics import (
+    act_dcf,
+    bayes_threshold,
+    eer,
+    measure_conditions,
+    measure_scores,
+    min_dcf,
+    verify_scores,
+)
+from greensv.speaker.sorted_scores import equal_error, sort_scores
 
 RNG = np.random.default_rng(0)
 
@@ -142,58 +152,70 @@ def test_p_target_is_a_probability(p_target: float) -> None:
         min_dcf([1, 0], [True, False], p_target=p_target)
 
 
-def population(num_speakers: int, spread: float = 1.0) -> tuple[NDArray[np.float64], Pairs, NDArray[np.int32]]:
-    """All pairs of four utterances per speaker, scored by the cosine of noisy speaker vectors."""
-    rng = np.random.default_rng(5)
-    speakers = np.repeat(np.arange(num_speakers, dtype=np.int32), 4)
-    vectors = rng.normal(size=(num_speakers, 8))[speakers] + spread * rng.normal(size=(len(speakers), 8))
-    first, second = (side.astype(np.int32) for side in np.triu_indices(len(speakers), 1))
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    scores = (unit[first] * unit[second]).sum(1).round(2)
-    return scores, Pairs(enrolment=first, test=second, is_target=speakers[first] == speakers[second]), speakers
+def test_actual_cost_is_that_of_the_threshold_of_bayes() -> None:
+    # At p = 0.01 the threshold is ln 99 = 4.595: one of two targets is missed, one of 99 nontargets accepted.
+    scores, is_target = [5.0, 4.5, 4.6, *[-9.0] * 98], [True, True, *[False] * 99]
+    assert bayes_threshold(0.01) == pytest.approx(np.log(99))
+    assert act_dcf(scores, is_target) == pytest.approx((0.01 / 2 + 0.99 / 99) / 0.01)
+    assert act_dcf(scores, is_target, p_target=0.5) == pytest.approx(1 / 99)
+    assert act_dcf(scores, is_target, p_target=0.5, c_fa=99.0) == act_dcf(scores, is_target, p_target=0.01) / 1.0
 
 
-def test_one_resample_equals_scikit_learns_weighted_curve() -> None:
-    scores, pairs, speakers = population(12)
-    low, high = bootstrap_eer(scores, pairs, speakers, num_resamples=1, seed=3)
-    drawn = np.random.default_rng(np.random.SeedSequence(3)).multinomial(12, np.full(12, 1 / 12)).astype(float)
-    a, b = speakers[pairs.enrolment], speakers[pairs.test]
-    weights = np.where(a == b, drawn[a], drawn[a] * drawn[b])
-    assert low == high == pytest.approx(eer_of_sklearn(scores, pairs.is_target, weights))
+def test_a_score_that_equals_the_threshold_is_accepted_in_both_precisions() -> None:
+    is_target = [True, False]
+    threshold = bayes_threshold(0.01)
+    below, above = np.nextafter(np.float32(threshold), [np.float32(-9), np.float32(9)])
+    assert act_dcf(np.array([threshold, -9.0]), is_target) == 0
+    assert act_dcf(np.array([below, -9], dtype=np.float32), is_target) == 1
+    assert act_dcf(np.array([above, -9], dtype=np.float32), is_target) == 0
 
 
-def test_interval_holds_the_eer_and_narrows_with_more_speakers() -> None:
-    widths = []
-    for num_speakers in (10, 80):
-        scores, pairs, speakers = population(num_speakers)
-        low, high = bootstrap_eer(scores, pairs, speakers, num_resamples=300, seed=0)
-        assert 0 <= low < eer(scores, pairs.is_target) < high <= 1
-        widths.append(high - low)
-    assert widths[1] < widths[0] / 1.5
+@given(
+    values=st.lists(st.tuples(st.integers(-40, 40), st.booleans()), min_size=2, max_size=40),
+    p_target=st.sampled_from([0.001, 0.01, 0.3, 0.5, 0.9]),
+)
+def test_actual_cost_is_never_below_the_minimum(values: list[tuple[int, bool]], p_target: float) -> None:
+    scores, is_target = np.array([v[0] / 4 for v in values]), np.array([v[1] for v in values])
+    assume(0 < is_target.sum() < len(values))
+    assert act_dcf(scores, is_target, p_target=p_target) >= min_dcf(scores, is_target, p_target=p_target) - 1e-12
 
 
-def test_interval_is_a_function_of_the_seed() -> None:
-    scores, pairs, speakers = population(15)
-    again = [bootstrap_eer(scores, pairs, speakers, num_resamples=50, seed=seed) for seed in (1, 1, 2)]
-    assert again[0] == again[1] != again[2]
+def test_all_measures_at_once_are_those_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, is_target = draw(300, 700, 2)
+    found = measure_scores(sort_scores(scores, is_target), p_targets=(0.01, 0.2))
+    assert (found.num_target, found.num_nontarget) == (300, 700)
+    assert (found.eer, found.eer_threshold) == equal_error(sort_scores(scores, is_target))
+    for cost, p_target in zip(found.costs, (0.01, 0.2), strict=True):
+        assert cost.p_target == p_target
+        assert cost.min_dcf == min_dcf(scores, is_target, p_target=p_target)
+        assert cost.act_dcf == act_dcf(scores, is_target, p_target=p_target)
+    monkeypatch.setattr(sorted_scores, "POINTS_PER_BLOCK", 7)
+    assert measure_scores(sort_scores(scores, is_target), p_targets=(0.01, 0.2)) == found
 
 
-def test_resamples_without_a_class_are_drawn_again() -> None:
-    # Two speakers: half of the resamples draw one of them twice and have no nontarget pair.
+def test_float32_scores_give_what_the_same_values_give_in_float64() -> None:
+    scores, is_target = draw(500, 500, 2)
+    single = scores.astype(np.float32)
+    assert verify_scores(single, is_target) == verify_scores(single.astype(np.float64), is_target)
+
+
+def test_equal_scores_are_worth_nothing() -> None:
+    found = measure_scores(sort_scores(np.full(9, 3.5), np.arange(9) < 2))
+    assert (found.eer, found.costs[0].min_dcf, found.min_cllr) == (0.5, 1.0, pytest.approx(1.0))
+    assert found.eer_threshold == 3.5
+
+
+def test_conditions_are_measured_apart_and_those_of_one_class_not_at_all() -> None:
+    scores, is_target = draw(60, 240, 3)
+    conditions = (np.arange(300) % 3).astype(np.int16)
+    conditions[~is_target & (conditions == 2)] = 0
     pairs = Pairs(
-        enrolment=np.array([0, 2, 0, 1], dtype=np.int32),
-        test=np.array([1, 3, 2, 3], dtype=np.int32),
-        is_target=np.array([True, True, False, False]),
+        enrolment=np.zeros(300, np.int32), test=np.zeros(300, np.int32), is_target=is_target, conditions=conditions
     )
-    low, high = bootstrap_eer([0.9, 0.1, 0.2, 0.3], pairs, np.array([0, 0, 1, 1], dtype=np.int32), num_resamples=20)
-    assert low == high == pytest.approx(0.5)
-
-
-def test_interval_needs_two_speakers() -> None:
-    pairs = Pairs(
-        enrolment=np.array([0, 0], dtype=np.int32),
-        test=np.array([1, 2], dtype=np.int32),
-        is_target=np.array([True, False]),
-    )
-    with pytest.raises(DataError, match="two speakers at least"):
-        bootstrap_eer([1.0, 0.0], pairs, np.zeros(3, dtype=np.int32))
+    found = measure_conditions(scores, pairs, ("interview", "song", "play", "speech"), p_targets=(0.05,))
+    assert list(found) == ["interview", "song", "play", "speech"]
+    assert found["play"] is found["speech"] is None
+    song = found["song"]
+    assert song is not None
+    assert song.eer == eer(scores[conditions == 1], is_target[conditions == 1])
+    assert song.costs[0].min_dcf == min_dcf(scores[conditions == 1], is_target[conditions == 1], p_target=0.05)

@@ -3,8 +3,9 @@ import pytest
 
 from greensv.errors import DataError
 from greensv.speaker import scoring
-from greensv.speaker.dataset import Pairs
-from greensv.speaker.scoring import score_pairs
+from greensv.speaker.corpus import build_utterances
+from greensv.speaker.dataset import Pairs, Protocol
+from greensv.speaker.scoring import score_pairs, score_protocol_pairs
 
 
 def pairs_of(*pairs: tuple[int, int]) -> Pairs:
@@ -42,3 +43,23 @@ def test_embedding_without_direction_is_an_error_where_it_is_used(bad: float) ->
     with pytest.raises(DataError, match=r"embedding of utterance 1 .* has no cosine"):
         score_pairs(embeddings, pairs_of((0, 2), (2, 1)))
     assert score_pairs(embeddings, pairs_of((0, 2))).tolist() == [0]
+
+
+def test_models_are_means_of_embeddings_as_they_are() -> None:
+    embeddings = np.array([[9, 0], [0, 3], [1, 1], [np.nan, 0]], dtype=np.float32)
+    utterances = build_utterances(ids=list("abcd"), paths=list("abcd"), speaker_of=list("xxyy"), num_samples=np.ones(4))
+    # Model 0 is (9, 3) / 2, not the mean of directions; no pair uses model 1.
+    models = (np.array([0, 1], dtype=np.int32), np.array([3], dtype=np.int32))
+    protocol = Protocol(name="average", utterances=utterances, pairs=pairs_of((0, 2), (0, 0)), models=models)
+    assert score_protocol_pairs(embeddings, protocol).tolist() == pytest.approx([2 / 5**0.5, 3 / 10**0.5])
+    bad = Protocol(name="average", utterances=utterances, pairs=pairs_of((1, 2)), models=models)
+    with pytest.raises(DataError, match=r"embedding of model 1 .* has no cosine"):
+        score_protocol_pairs(embeddings, bad)
+
+
+def test_protocol_without_models_is_scored_by_its_utterances() -> None:
+    embeddings = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    utterances = build_utterances(ids=list("abcd"), paths=list("abcd"), speaker_of=list("xxyy"), num_samples=np.ones(4))
+    pairs = pairs_of((0, 1), (2, 0))
+    protocol = Protocol(name="plain", utterances=utterances, pairs=pairs)
+    assert np.array_equal(score_protocol_pairs(embeddings, protocol), score_pairs(embeddings, pairs))

@@ -1,165 +1,207 @@
-"""`greensv evaluate`: EER and minDCF of a checkpoint on a trial list."""
+"""`greensv evaluate`: error rates and costs of a checkpoint on a trial list, or on the tests of a study."""
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from greensv.cli.checkpoints import DEVICES, load_network, progress_bars
 from greensv.cli.console import console, echo_json, installed_plugins
+from greensv.cli.evaluation_job import EvaluationJob, EvaluationOptions
+from greensv.cli.metrics import score_options
 from greensv.cli.options import json_option
 from greensv.errors import ConfigError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from numpy.typing import NDArray
-    from torch import nn
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from greensv.config import FeatureConfig
-    from greensv.speaker.dataset import Protocol
+    from greensv.plugins import Plugins
+    from greensv.speaker.dataset import Progress, Protocol
     from greensv.speaker.trial_list import TrialList
 
-RESAMPLED_PAIRS = 100_000_000
-"""Resamples × pairs of the interval at the most, beyond 200 resamples: about half a minute."""
+FOLDER = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=FOLDER)
+@click.option("--trial-list", type=FOLDER, help="Pairs, in VoxCeleb's or Kaldi's form.")
+@click.option("--study", type=FOLDER, metavar="STUDY.toml", help="Evaluate all test protocols of its dataset instead.")
+@click.option("--data-root", type=FOLDER, metavar="DIR", help="Folder of the audio, or of Kaldi data directories.")
+@click.option("--scores", type=FOLDER, help="Write `enrolment test score`, a line per pair of the trial list.")
 @click.option(
-    "--trial-list", type=click.Path(path_type=Path), required=True, help="Pairs, in VoxCeleb's or Kaldi's form."
-)
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    required=True,
+    "--cohort",
+    type=FOLDER,
     metavar="DIR",
-    help="Folder of the audio, or of Kaldi data directories.",
+    help="AS-norm against these speakers: a Kaldi data directory, or a study.toml for its training data.",
 )
-@click.option("--scores", type=click.Path(path_type=Path), help="Write `enrolment test score`, a line per pair.")
 @click.option(
-    "--p-target",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.01,
-    show_default=True,
-    help="Prior probability of a same-speaker pair, for minDCF.",
+    "--cohort-utterances", type=click.IntRange(min=1), metavar="N", help="Of each cohort speaker N utterances at most."
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--top-n",
+    type=click.IntRange(min=0),
+    default=300,
+    show_default=True,
+    help="Nearest cohort speakers that count; 0 for no AS-norm.",
+)
+@click.option("--subtract-cohort-mean", is_flag=True, help="Subtract the cohort's mean embedding from all embeddings.")
+@click.option("--calibration", type=FOLDER, metavar="FILE", help="Turn scores into likelihood ratios with this.")
+@click.option("--fit-calibration", type=FOLDER, metavar="FILE", help="Fit a calibration on these pairs and write it.")
+@click.option(
+    "--calibration-prior",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.5,
+    show_default=True,
+    help="Prior at which a calibration is to be best.",
+)
+@score_options
+@click.option("--device", type=DEVICES, default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @json_option
 @click.pass_context
 def evaluate(
     ctx: click.Context,
+    /,
     *,
     checkpoint: Path,
-    trial_list: Path,
-    data_root: Path,
-    scores: Path | None,
-    p_target: float,
     device: Literal["auto", "cpu", "cuda"],
+    precision: Literal["fp32", "bf16"],
     as_json: bool,
+    **flags: Any,
 ) -> None:
-    """EER and minDCF of a checkpoint on a trial list; whole utterances, cosine scores.
+    """EER, minDCF and more of a checkpoint on a trial list; whole utterances, cosine scores.
 
-    CHECKPOINT is the folder of a saved network, or one of its two files. The interval of the EER is a 95 % bootstrap
-    over speakers, where the data directories' utt2spk names them.
-    """
-    from greensv.speaker.checkpoint import build_network, read_checkpoint
-    from greensv.speaker.device import resolve_device
-    from greensv.speaker.metrics import verify_scores
+    CHECKPOINT is the folder of a saved network, or one of its two files. Scores are normalised with --cohort, and
+    calibrated with --calibration; --scores writes them as they are then. Intervals are 95 % bootstraps over speakers,
+    where the data directories' utt2spk names them.
+
+    \b
+    Example:
+      greensv evaluate runs/NAME/trial-0003 --trial-list trials.txt --data-root DIR
+    """  # noqa: D301 - click wants the character, not the letter
+    from greensv.cli.evaluation import (
+        Embedder,
+        Normalisation,
+        check_calibration,
+        describe_scoring,
+        embed_cohort,
+        load_cohort,
+        weights_sha256,
+    )
+    from greensv.speaker.calibration import Calibration
+    from greensv.speaker.device import resolve_device, resolve_precision
+
+    options = EvaluationOptions(**flags)
+    _check(options)
+    chosen_device = resolve_device(device)
+    info, network = load_network(ctx, checkpoint)
+    calibration = Calibration.load(options.calibration) if options.calibration else None
+    plugins = installed_plugins(ctx)
+    with progress_bars() as progress:
+        embedder = Embedder(
+            network=network,
+            features=info.features,
+            device=chosen_device,
+            precision=resolve_precision(precision, chosen_device),
+            progress=progress,
+        )
+        rate = info.features.sample_rate_hz
+        protocols = list(_protocols(options, plugins, sample_rate_hz=rate, progress=progress))
+        cohort = None
+        if options.cohort is not None:
+            cohort = load_cohort(
+                options.cohort, plugins=plugins, data_root=options.data_root, sample_rate_hz=rate, progress=progress
+            )
+        scoring = describe_scoring(
+            cohort,
+            name=options.cohort.name if options.cohort else "",
+            top_n=options.top_n,
+            is_mean_subtracted=options.subtract_cohort_mean,
+            network_sha256=weights_sha256(checkpoint),
+        )
+        if calibration is not None and options.calibration is not None:
+            check_calibration(calibration, scoring, options.calibration)
+        normalisation = Normalisation()
+        if cohort is not None and options.cohort is not None:
+            normalisation = Normalisation(
+                cohort=embed_cohort(embedder, cohort, name=options.cohort.name, per_speaker=options.cohort_utterances),
+                top_n=options.top_n,
+                is_mean_subtracted=options.subtract_cohort_mean,
+            )
+        job = EvaluationJob(
+            options=options, embedder=embedder, normalisation=normalisation, calibration=calibration, scoring=scoring
+        )
+        results = [job.evaluate(protocol, trials) for protocol, trials in protocols]
+    for record, reason in results:
+        if as_json:
+            echo_json({"checkpoint": str(checkpoint), **record})
+        else:
+            _print(record, options, reason=reason)
+
+
+def _check(options: EvaluationOptions) -> None:
+    """Looks before the work begins, not after it."""
+    from greensv.report.det_figure import check_det_path
+
+    if (options.trial_list is None) == (options.study is None):
+        raise click.UsageError("give the pairs: one of --trial-list and --study")
+    if options.trial_list is not None and options.data_root is None:
+        raise click.UsageError("--trial-list needs --data-root, the folder of the audio")
+    if options.study is not None and (options.scores or options.det or options.fit_calibration):
+        raise click.UsageError("--scores, --det and --fit-calibration are for one --trial-list, not for a --study")
+    if options.cohort is None and (options.subtract_cohort_mean or options.cohort_utterances):
+        raise click.UsageError("--subtract-cohort-mean and --cohort-utterances need a --cohort")
+    if options.calibration and options.fit_calibration:
+        raise click.UsageError("choose one of --calibration and --fit-calibration")
+    for what, path in (("scores", options.scores), ("the calibration", options.fit_calibration)):
+        if path is not None and (path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK)):
+            reason = "it is a folder" if path.is_dir() else f"the folder {path.parent} is missing or not writable"
+            raise ConfigError(f"{what} cannot be written to {path}: {reason}")
+    if options.det is not None:
+        check_det_path(options.det)
+
+
+def _protocols(
+    options: EvaluationOptions, plugins: "Plugins", *, sample_rate_hz: int, progress: "Progress"
+) -> "Iterator[tuple[Protocol, TrialList | None]]":
+    """Yields the protocols asked for, with the trial list where there is one."""
+    from greensv.cli.evaluation import study_dataset
     from greensv.speaker.trial_list import read_trial_list, resolve
 
-    _check_writable(scores)
-    chosen_device = resolve_device(device)
-    info, state = read_checkpoint(checkpoint)
-    network = build_network(installed_plugins(ctx).get("backbone", info.backbone), info, state)
-    trials = read_trial_list(trial_list)
-    protocol = resolve(trials, data_root, sample_rate_hz=info.features.sample_rate_hz)
-    pair_scores = _score(network, protocol, features=info.features, device=chosen_device)
-    verification = verify_scores(pair_scores, protocol.pairs.is_target, p_target=p_target)
-    interval = _interval(pair_scores, protocol)
-    if scores is not None:
-        _write_scores(scores, trials, pair_scores)
-    record = {
-        "checkpoint": str(checkpoint),
-        "trial_list": str(trial_list),
-        **asdict(verification),
-        "eer_low": interval[0] if interval else None,
-        "eer_high": interval[1] if interval else None,
-        "num_utterances": len(protocol.utterances),
-        "num_speakers": protocol.utterances.num_speakers if interval else None,
-    }
-    if as_json:
-        echo_json(record)
-    else:
-        _print(record, scores)
-
-
-def _check_writable(scores: Path | None) -> None:
-    """Looks before the work begins, not after it."""
-    if scores is None:
+    if options.study is not None:
+        dataset, root, arguments, cache_dir = study_dataset(options.study, plugins=plugins, data_root=options.data_root)
+        tests = dataset.load_tests(root, arguments, cache_dir=cache_dir, progress=progress)
+        if not tests:
+            raise ConfigError(f"the dataset of {options.study} has no test protocols; name some in its options")
+        yield from ((protocol, None) for protocol in tests)
         return
-    if scores.is_dir() or not scores.parent.is_dir() or not os.access(scores.parent, os.W_OK):
-        reason = "it is a folder" if scores.is_dir() else f"the folder {scores.parent} is missing or not writable"
-        raise ConfigError(f"scores cannot be written to {scores}: {reason}")
+    assert options.trial_list is not None
+    assert options.data_root is not None
+    trials = read_trial_list(options.trial_list)
+    yield resolve(trials, options.data_root, sample_rate_hz=sample_rate_hz, progress=progress), trials
 
 
-def _score(
-    network: "nn.Module", protocol: "Protocol", *, features: "FeatureConfig", device: "torch.device"
-) -> "NDArray[np.float32]":
-    from rich.console import Console
-    from rich.progress import Progress
+def _print(record: "Mapping[str, Any]", options: EvaluationOptions, *, reason: str) -> None:
+    from greensv.report.score_tables import condition_table, score_lines
 
-    from greensv.speaker.audio import AudioStore
-    from greensv.speaker.embedding import embed
-    from greensv.speaker.scoring import score_pairs
-
-    utterances = protocol.utterances
-    # Each utterance is read once: nothing is worth keeping in memory.
-    audio = AudioStore(utterances, cache_bytes=0)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("embedding", total=len(utterances))
-        embeddings = embed(
-            network,
-            utterances,
-            audio,
-            features=features,
-            device=device,
-            on_batch=lambda num_done, _: progress.update(task, completed=num_done),
-        )
-    return score_pairs(embeddings, protocol.pairs)
-
-
-def _interval(scores: "NDArray[np.float32]", protocol: "Protocol") -> tuple[float, float] | None:
-    """The interval of the EER; None where a speaker has no name, so that one person may count as several."""
-    from greensv.speaker.metrics import bootstrap_eer
-
-    if any(name.startswith("unknown:") for name in protocol.utterances.speaker_names):
-        return None
-    num_resamples = min(1000, max(200, RESAMPLED_PAIRS // len(scores)))
-    return bootstrap_eer(scores, protocol.pairs, protocol.utterances.speakers, num_resamples=num_resamples)
-
-
-def _write_scores(path: Path, trials: "TrialList", scores: "NDArray[np.float32]") -> None:
-    from greensv.speaker.checkpoint import write_whole
-
-    lines = zip(trials.enrolments, trials.tests, scores.tolist(), strict=True)
-    write_whole(path, lambda file: file.writelines(f"{a} {b} {score:.6f}\n".encode() for a, b, score in lines))
-
-
-def _print(record: dict[str, Any], scores: Path | None) -> None:
-    if record["eer_low"] is None:
-        interval = "no interval: some speakers are not named, add their utt2spk"
-    else:
-        interval = f"95 % over {record['num_speakers']} speakers: {record['eer_low']:.2%} to {record['eer_high']:.2%}"
-    screen = console()
-    screen.print(
-        f"{record['trial_list']}: {record['num_target'] + record['num_nontarget']:,} pairs "
+    lines: Sequence[str] = (
+        f"{record['trial_list'] or record['protocol']}: {record['num_target'] + record['num_nontarget']:,} pairs "
         f"({record['num_target']:,} target) of {record['num_utterances']:,} utterances",
-        markup=False,
-        soft_wrap=True,
+        *score_lines(record, interval_of=reason or f"{record['num_speakers']} speakers"),
     )
-    screen.print(f"EER     {record['eer']:.2%}  ({interval}; threshold {record['eer_threshold']:.4f})", markup=False)
-    screen.print(f"minDCF  {record['min_dcf']:.4f}  (p_target {record['p_target']:g})", markup=False)
-    if scores is not None:
-        screen.print(f"Scores written to {scores}", markup=False, soft_wrap=True)
+    screen = console()
+    for line in lines:
+        screen.print(line, markup=False, soft_wrap=True)
+    if "conditions" in record:
+        screen.print(condition_table(record["conditions"]))
+    lines = []
+    if options.fit_calibration is not None:
+        lines = [f"Calibration, fitted to these very pairs, written to {options.fit_calibration}"]
+    lines += [
+        f"{what} written to {path}"
+        for what, path in (("Scores", options.scores), ("DET curve", options.det))
+        if path is not None
+    ]
+    for line in lines:
+        screen.print(line, markup=False, soft_wrap=True)

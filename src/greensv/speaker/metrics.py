@@ -1,17 +1,19 @@
-"""EER, minDCF and their uncertainty from scores. One sort, then arithmetic on arrays: ten million pairs are no trouble.
+"""EER, detection costs and Cllr of scores. One sort, then counting: ten million pairs are no trouble.
 
-A pair is accepted when its score reaches the threshold; equal scores are accepted together or not at all.
+A pair is accepted when its score reaches the threshold; equal scores are accepted together or not at all. Scores that
+are all equal tell nothing: EER 0.5, minDCF 1, minCllr 1.
 """
 
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from greensv.errors import DataError
 from greensv.speaker.dataset import Pairs
-
-Array = NDArray[np.float64]
+from greensv.speaker.llr import cllr, min_cllr
+from greensv.speaker.sorted_scores import SortedScores, check_scores, cost_at, equal_error, min_cost, sort_scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +31,77 @@ class Verification:
     num_nontarget: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Curve:
-    """Error rates at falling thresholds, from `reject all` (threshold inf) to `accept all`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectionCost:
+    """Normalised detection costs at a prior, with unit costs: at the best threshold, and at that of Bayes.
 
-    thresholds: Array
-    miss: Array
-    false_accept: Array
+    `act_dcf` takes scores for natural-log likelihood ratios. It may exceed 1: then the scores do more harm than none.
+    """
+
+    p_target: float
+    min_dcf: float
+    act_dcf: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """All that is said of some scores; `cllr` and `min_cllr` in bits, see `greensv.speaker.llr`."""
+
+    eer: float
+    eer_threshold: float
+    costs: tuple[DetectionCost, ...]
+    """One per prior asked for, in that order."""
+    cllr: float
+    min_cllr: float
+    num_target: int
+    num_nontarget: int
+
+
+def measure_scores(scores: SortedScores, *, p_targets: Iterable[float] = (0.01,)) -> Metrics:
+    """Returns all measures of sorted scores.
+
+    Raises:
+        DataError: a `p_target` is not between 0 and 1.
+    """
+    rate, threshold = equal_error(scores)
+    return Metrics(
+        eer=rate,
+        eer_threshold=threshold,
+        costs=tuple(
+            DetectionCost(
+                p_target=p,
+                min_dcf=_min_dcf(scores, p_target=p, c_miss=1.0, c_fa=1.0),
+                act_dcf=_act_dcf(scores, p_target=p, c_miss=1.0, c_fa=1.0),
+            )
+            for p in p_targets
+        ),
+        cllr=cllr(scores),
+        min_cllr=min_cllr(scores),
+        num_target=len(scores.target),
+        num_nontarget=len(scores.nontarget),
+    )
+
+
+def measure_conditions(
+    scores: ArrayLike, pairs: Pairs, condition_names: Sequence[str], *, p_targets: Iterable[float] = (0.01,)
+) -> Mapping[str, Metrics | None]:
+    """Returns the measures of the pairs of each condition, each with thresholds of its own.
+
+    None for a condition whose pairs are of one class only, or that has none: it has no error rate.
+
+    Raises:
+        DataError: a score is not finite, or a `p_target` is not between 0 and 1.
+    """
+    assert pairs.conditions is not None
+    values, is_target = check_scores(scores, pairs.is_target)
+    priors = tuple(p_targets)
+    found: dict[str, Metrics | None] = {}
+    for number, name in enumerate(condition_names):
+        here = pairs.conditions == number
+        targets = is_target[here]
+        both = targets.any() and not targets.all()
+        found[name] = measure_scores(sort_scores(values[here], targets), p_targets=priors) if both else None
+    return found
 
 
 def verify_scores(scores: ArrayLike, is_target: ArrayLike, *, p_target: float = 0.01) -> Verification:
@@ -44,17 +110,15 @@ def verify_scores(scores: ArrayLike, is_target: ArrayLike, *, p_target: float = 
     Raises:
         DataError: a score is not finite, one class has no pair, or `p_target` is not between 0 and 1.
     """
-    score_array, target_array = _checked(scores, is_target)
-    curve = _curve(score_array, target_array)
-    rate, threshold = _equal_error(curve)
-    num_target = int(target_array.sum())
+    ordered = sort_scores(scores, is_target)
+    rate, threshold = equal_error(ordered)
     return Verification(
         eer=rate,
-        min_dcf=_min_dcf(curve, p_target=p_target, c_miss=1.0, c_fa=1.0),
+        min_dcf=_min_dcf(ordered, p_target=p_target, c_miss=1.0, c_fa=1.0),
         p_target=p_target,
         eer_threshold=threshold,
-        num_target=num_target,
-        num_nontarget=len(target_array) - num_target,
+        num_target=len(ordered.target),
+        num_nontarget=len(ordered.nontarget),
     )
 
 
@@ -64,7 +128,7 @@ def eer(scores: ArrayLike, is_target: ArrayLike) -> float:
     Raises:
         DataError: a score is not finite, or one class has no pair.
     """
-    return _equal_error(_curve(*_checked(scores, is_target)))[0]
+    return equal_error(sort_scores(scores, is_target))[0]
 
 
 def min_dcf(
@@ -78,110 +142,47 @@ def min_dcf(
     Raises:
         DataError: a score is not finite, one class has no pair, or `p_target` is not between 0 and 1.
     """
-    return _min_dcf(_curve(*_checked(scores, is_target)), p_target=p_target, c_miss=c_miss, c_fa=c_fa)
+    return _min_dcf(sort_scores(scores, is_target), p_target=p_target, c_miss=c_miss, c_fa=c_fa)
 
 
-def bootstrap_eer(
-    scores: ArrayLike, pairs: Pairs, speakers: NDArray[np.int32], *, num_resamples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """Returns a 95 % interval of the EER for other speakers of the same population.
-
-    Pairs that share a speaker are not independent, so speakers are resampled, not pairs: each resample draws as many
-    speakers as there are, with replacement; with n(a) the number of times speaker a was drawn, a pair within a counts
-    n(a) times and a pair of a and b n(a)·n(b) times (the product of weights of Owen and Eckles 2012, "Bootstrapping
-    data arrays of arbitrary order", which errs towards wide intervals). The interval holds the 2.5 % to 97.5 %
-    quantiles of the resamples' EERs; a resample left without one of the classes is drawn again.
-
-    Args:
-        scores: one per pair.
-        pairs: the pairs scored.
-        speakers: the speaker of each utterance that `pairs` points into.
-        num_resamples: resamples to draw.
-        seed: of the draws.
+def act_dcf(
+    scores: ArrayLike, is_target: ArrayLike, *, p_target: float = 0.01, c_miss: float = 1.0, c_fa: float = 1.0
+) -> float:
+    """Returns the detection cost, normalised as in `min_dcf`, at the threshold of `bayes_threshold`.
 
     Raises:
-        DataError: a score is not finite, one class has no pair, or there are fewer than two speakers.
+        DataError: a score is not finite, one class has no pair, or `p_target` is not between 0 and 1.
     """
-    score_array, is_target = _checked(scores, pairs.is_target)
-    order = np.argsort(-score_array, kind="stable")
-    both = np.stack([speakers[pairs.enrolment], speakers[pairs.test]])[:, order]
-    names, inverse = np.unique(both, return_inverse=True)
-    if len(names) < 2:
-        raise DataError("an interval over speakers needs pairs of two speakers at least, found one")
-    first, second = inverse.reshape(2, -1)
-    is_target, ends = is_target[order], _tie_ends(score_array[order])
-    rng = np.random.default_rng(np.random.SeedSequence(seed))
-    rates: list[float] = []
-    while len(rates) < num_resamples:
-        drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names))).astype(np.float64)
-        weights = np.where(first == second, drawn[first], drawn[first] * drawn[second])
-        accepted = np.cumsum(np.where(is_target, weights, 0))[ends]
-        accepted_nontarget = np.cumsum(np.where(is_target, 0, weights))[ends]
-        if accepted[-1] > 0 and accepted_nontarget[-1] > 0:
-            rates.append(_crossing(1 - _shares(accepted), _shares(accepted_nontarget))[0])
-    low, high = np.quantile(rates, [0.025, 0.975])
-    return float(low), float(high)
+    return _act_dcf(sort_scores(scores, is_target), p_target=p_target, c_miss=c_miss, c_fa=c_fa)
 
 
-def _checked(scores: ArrayLike, is_target: ArrayLike) -> tuple[Array, NDArray[np.bool_]]:
-    score_array = np.asarray(scores, dtype=np.float64)
-    target_array = np.asarray(is_target, dtype=np.bool_)
-    assert score_array.shape == target_array.shape == (len(score_array),), (score_array.shape, target_array.shape)
-    bad = np.flatnonzero(~np.isfinite(score_array))
-    if len(bad):
-        raise DataError(
-            f"the score of pair {bad[0] + 1} is {score_array[bad[0]]}, not a finite number (so are {len(bad)} of "
-            f"{len(score_array)}); the network's embeddings are not finite"
-        )
-    num_target = int(target_array.sum())
-    if num_target in (0, len(target_array)):
-        missing = "target" if num_target == 0 else "nontarget"
-        raise DataError(
-            f"EER needs target and nontarget pairs; found {len(target_array)} pairs, none of them {missing}"
-        )
-    return score_array, target_array
+def bayes_threshold(p_target: float, *, c_miss: float = 1.0, c_fa: float = 1.0) -> float:
+    """Returns the natural-log likelihood ratio from which on accepting costs less than rejecting.
+
+    It is ln(c_fa·(1 − p_target)) − ln(c_miss·p_target); with unit costs −logit(p_target).
+
+    Raises:
+        DataError: `p_target` is not between 0 and 1.
+    """
+    _check_prior(p_target)
+    return math.log(c_fa * (1 - p_target)) - math.log(c_miss * p_target)
 
 
-def _curve(scores: Array, is_target: NDArray[np.bool_]) -> _Curve:
-    order = np.argsort(-scores, kind="stable")
-    descending, is_target = scores[order], is_target[order]
-    ends = _tie_ends(descending)
-    accepted = np.cumsum(is_target)[ends].astype(np.float64)
-    accepted_nontarget = (ends + 1) - accepted
-    return _Curve(
-        thresholds=np.concatenate([[np.inf], descending[ends]]),
-        miss=1 - _shares(accepted),
-        false_accept=_shares(accepted_nontarget),
-    )
-
-
-def _tie_ends(descending: Array) -> NDArray[np.intp]:
-    """Returns the last index of each run of equal scores."""
-    return np.flatnonzero(np.append(descending[1:] != descending[:-1], True))
-
-
-def _shares(accepted: Array) -> Array:
-    """Returns the accepted share of one class from `reject all` on, given its accepted weight at each threshold."""
-    return np.concatenate([[0.0], accepted / accepted[-1]])
-
-
-def _equal_error(curve: _Curve) -> tuple[float, float]:
-    rate, after, share = _crossing(curve.miss, curve.false_accept)
-    before, threshold = float(curve.thresholds[after - 1]), float(curve.thresholds[after])
-    return rate, threshold if np.isinf(before) else before + share * (threshold - before)
-
-
-def _crossing(miss: Array, false_accept: Array) -> tuple[float, int, float]:
-    """Returns the rate where miss meets false accept, the point after it, and how far towards that point it lies."""
-    gap = miss - false_accept
-    after = int(np.argmax(gap <= 0))
-    share = float(gap[after - 1] / (gap[after - 1] - gap[after]))
-    return float(miss[after - 1] + share * (miss[after] - miss[after - 1])), after, share
-
-
-def _min_dcf(curve: _Curve, *, p_target: float, c_miss: float, c_fa: float) -> float:
+def _check_prior(p_target: float) -> None:
     if not 0 < p_target < 1:
         raise DataError(f"p_target is the prior probability of a target pair, between 0 and 1; found {p_target}")
+
+
+def _min_dcf(scores: SortedScores, *, p_target: float, c_miss: float, c_fa: float) -> float:
+    _check_prior(p_target)
     miss_cost, false_accept_cost = c_miss * p_target, c_fa * (1 - p_target)
-    cost = miss_cost * curve.miss + false_accept_cost * curve.false_accept
-    return float(cost.min() / min(miss_cost, false_accept_cost))
+    best_blind = min(miss_cost, false_accept_cost)
+    least = min(best_blind, min_cost(scores, miss_cost=miss_cost, false_accept_cost=false_accept_cost))
+    return least / best_blind
+
+
+def _act_dcf(scores: SortedScores, *, p_target: float, c_miss: float, c_fa: float) -> float:
+    threshold = bayes_threshold(p_target, c_miss=c_miss, c_fa=c_fa)
+    miss_cost, false_accept_cost = c_miss * p_target, c_fa * (1 - p_target)
+    cost = cost_at(scores, threshold, miss_cost=miss_cost, false_accept_cost=false_accept_cost)
+    return cost / min(miss_cost, false_accept_cost)
