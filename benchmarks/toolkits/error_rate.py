@@ -18,7 +18,8 @@ import torch
 from corpus import prepare, write_noise
 from scoring import LISTS
 
-from greensv.speaker.metrics import bootstrap_eer, eer
+from greensv.speaker.bootstrap import bootstrap_eer
+from greensv.speaker.metrics import eer
 from greensv.speaker.trial_list import read_trial_list, resolve
 
 HERE = Path(__file__).parent

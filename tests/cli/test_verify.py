@@ -129,6 +129,9 @@ def test_calibration_that_does_not_suit_is_refused(checkpoint: Path, tmp_path: P
     scoring = {"method": "cosine", "cohort": "train", "top_n": 0, "is_mean_subtracted": True}
     Calibration(bias=0, weights={"score": 1.0}, prior=0.5, scoring=scoring).save(path)
     assert "scores by cosine less the cohort's mean, which need a cohort" in error_of(run(*arguments), ConfigError)
+    scoring = {"method": "cosine", "network_sha256": "another"}
+    Calibration(bias=0, weights={"score": 1.0}, prior=0.5, scoring=scoring).save(path)
+    assert "fitted on the scores of another network" in error_of(run(*arguments), ConfigError)
     Calibration(bias=0, weights={"score": 1.0, "cohort_mean_min": 1.0}, prior=0.5).save(path)
     assert "cohort_mean_min" in error_of(run(*arguments), DataError)
 

@@ -72,7 +72,7 @@ def verify(  # noqa: PLR0913 - one per option
     beside = checkpoint_folder(checkpoint) / CALIBRATION_FILE
     if calibration_path is None and beside.exists():
         calibration_path = beside
-    calibration = None if calibration_path is None else _load_calibration(calibration_path)
+    calibration = None if calibration_path is None else _load_calibration(calibration_path, checkpoint)
     protocol = _pair(first, second, sample_rate_hz=info.features.sample_rate_hz, is_resampled=resample)
     score, qualities = _score(network, protocol, features=info.features, device=chosen_device)
     llr = None if calibration is None else float(calibration.apply([score], qualities)[0])
@@ -125,10 +125,17 @@ def _rule(
     return None
 
 
-def _load_calibration(path: Path) -> "Calibration":
+def _load_calibration(path: Path, checkpoint: Path) -> "Calibration":
+    from greensv.cli.evaluation import weights_sha256
     from greensv.speaker.calibration import Calibration
 
     calibration = Calibration.load(path)
+    fitted_on = calibration.scoring.get("network_sha256")
+    if fitted_on is not None and fitted_on != weights_sha256(checkpoint):
+        raise ConfigError(
+            f"{path} was fitted on the scores of another network than {checkpoint}; fit one for this network with "
+            "`greensv evaluate --fit-calibration`"
+        )
     method = calibration.scoring.get("method", "cosine")
     if method != "cosine" or calibration.scoring.get("is_mean_subtracted"):
         how = f"{method} less the cohort's mean" if calibration.scoring.get("is_mean_subtracted") else method

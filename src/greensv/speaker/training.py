@@ -23,6 +23,7 @@ from greensv.speaker.device import forked_generators
 from greensv.speaker.distributed import Team
 from greensv.speaker.front_end import FrontEnd
 from greensv.speaker.learner import Learner
+from greensv.speaker.memory import keep_freed_memory
 from greensv.speaker.prefetch import prefetched
 from greensv.speaker.skipping import SkippedUtterances
 from greensv.speaker.streams import Stream, torch_seed
@@ -103,6 +104,8 @@ class Training:
         check_sample_rate(utterances, features)
         if utterances.num_speakers < 2:
             raise DataError(f"training needs two speakers at least, found {utterances.num_speakers}")
+        if device.type == "cpu":
+            keep_freed_memory()
         self._team = team or Team.alone()
         _check_share(recipe, self._team)
         self.steps_per_epoch = steps_per_epoch(len(utterances), batch_size=recipe.batch_size)
