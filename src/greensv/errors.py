@@ -40,6 +40,10 @@ class CheckpointError(GreensvError):
     """A checkpoint that is not ours, is damaged, or belongs to another backbone version."""
 
 
+class TeamBroken(GreensvError):
+    """A process that trained a network together with this one has died."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns `; did you mean 'x'?` for the closest of `known`, or an empty string when nothing is close."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

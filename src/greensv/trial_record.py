@@ -35,12 +35,15 @@ class TrialRecord:
     joules_per_step: float | None = None
     seconds_per_step: float | None = None
     num_steps: int | None = None
+    num_skipped: int | None = None
+    """Training files that were left out of the corpus, or could not be read in the training."""
     duration_s: float | None = None
     meters: Mapping[str, str] = field(default_factory=dict)
     """Meter and quality of each domain: `{"cpu": "estimate (estimated)"}`."""
     device: str = ""
+    """What trained it, with the number of processes before it where there were several: `4 × NVIDIA H100`."""
     precision: str = ""
-    """What the network computed in: fp32 or bf16."""
+    """What the network computed in: fp32, bf16 or fp16."""
     seed: int | None = None
     reason: str = ""
     """Why the trial has no values."""

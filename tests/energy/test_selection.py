@@ -96,6 +96,12 @@ def test_gpus_are_asked_for_as_nvml_writes_them():
     assert meter.requests[0].gpu_uuids == ("GPU-1",)
 
 
+def test_meters_know_the_processes_that_work_with_this_one():
+    meter = rapl(CPU, DRAM)
+    choose_meters([meter], ["rapl"], process_ids=[7, 8])
+    assert meter.requests[0].process_ids == (7, 8)
+
+
 def test_named_meters_are_taken_exactly():
     assert chosen([rapl(CPU), pyrapl(CPU), estimate()], ["rapl"]) == {"rapl": ["cpu:0"]}
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -19,6 +20,7 @@ from greensv.search.events import Event, Progressed, Stepped
 from greensv.search.front import knee, pareto_front
 from greensv.search.retrain import choose_trials
 from greensv.speaker.checkpoint import build_network, read_checkpoint
+from greensv.speaker.dataset import Protocol
 from greensv.trial_record import TrialRecord
 from greensv.units import j_from_kwh, j_from_uj
 from tiny.study import CHEAPEST_J, FULL_STEPS, Lab
@@ -234,6 +236,46 @@ def test_development_speakers_return_to_the_training_data(tmp_path: Path):
     (result,) = lab.retrain(lab.records()[0]).results
     assert result["num_steps"] == 4 * (60 // 8)
     lab.close()
+
+
+def test_each_condition_of_a_protocol_has_results_of_its_own(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    load_tests = lab.plugin.dataset.load_tests
+
+    def with_conditions(*arguments: Any, **settings: Any) -> tuple[Protocol, ...]:
+        (protocol,) = load_tests(*arguments, **settings)
+        number = np.arange(len(protocol.pairs), dtype=np.int16)
+        pairs = dataclasses.replace(
+            protocol.pairs, conditions=np.where(number % 3 == 0, 2, number % 2).astype(np.int16)
+        )
+        names = ("even", "odd", "third", "none")
+        return (dataclasses.replace(protocol, pairs=pairs, condition_names=names),)
+
+    monkeypatch.setattr(lab.plugin.dataset, "load_tests", with_conditions)
+    lab.retrain(lab.records()[0])
+    (protocol,) = json.loads((folder_of(lab, 0) / "result.json").read_text())["protocols"]
+    found = protocol["conditions"]
+    assert list(found) == ["even", "odd", "third", "none"]
+    assert found["none"] is None
+    parts = [found[name] for name in ("even", "odd", "third")]
+    for count in ("num_target", "num_nontarget"):
+        assert sum(part[count] for part in parts) == protocol[count]
+    assert min(part["eer"] for part in parts) <= protocol["eer"] <= max(part["eer"] for part in parts)
+
+
+def test_models_are_enrolled_with_the_mean_of_their_embeddings(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    load_tests = lab.plugin.dataset.load_tests
+
+    def with_models(*arguments: Any, **settings: Any) -> tuple[Protocol, ...]:
+        (protocol,) = load_tests(*arguments, **settings)
+        # A model that is one utterance said twice has the embedding of that utterance.
+        models = tuple(np.array([index, index], dtype=np.int32) for index in range(len(protocol.utterances)))
+        return (protocol, dataclasses.replace(protocol, name="models", models=models))
+
+    monkeypatch.setattr(lab.plugin.dataset, "load_tests", with_models)
+    (result,) = lab.retrain(lab.records()[0]).results
+    plain, models = result["protocols"]
+    assert models["protocol"] == "models"
+    assert models["eer"] == plain["eer"]
 
 
 def test_the_trials_to_retrain_are_one_or_the_knee_or_the_front():

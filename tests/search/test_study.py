@@ -1,11 +1,17 @@
 import json
+import os
+import subprocess
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import optuna
 import pytest
 from optuna.storages import RDBStorage
 
+import tiny
 from greensv.config.load import to_json
 from greensv.errors import StudyError
 from greensv.search.storage import open_storage
@@ -41,6 +47,54 @@ def test_a_new_study_stores_its_configuration_and_versions_before_anything_runs(
     assert [direction.name for direction in plain.directions] == ["MINIMIZE", "MINIMIZE"]
     assert made.study_id == plain.user_attrs[ID_ATTRIBUTE]
     assert made.records() == []
+
+
+def test_two_processes_that_make_a_study_at_once_share_it(lab: Lab):
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from greensv.search.storage import open_storage\n"
+        "from greensv.search.study import create_or_continue\n"
+        "from tiny.study import Lab\n"
+        "lab = Lab(folder=Path(sys.argv[1]))\n"
+        "config = lab.config()\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "storage, ledger = open_storage(lab.url, create=True)\n"
+        "study = create_or_continue(config, storage, versions={})\n"
+        "ledger.open_account(study.study_id, 'search', 1_000_000)\n"
+        "print(study.study_id)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(tiny.__file__).parents[1])}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(lab.folder)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in both:
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    study, _ = lab.open()
+    assert [out.strip() for out, _ in said] == [study.study_id] * 2
+
+
+def test_a_study_that_another_process_is_about_to_finish_making_keeps_its_id(lab: Lab, storage: RDBStorage):
+    theirs = optuna.create_study(storage=storage, study_name="tiny", directions=["minimize", "minimize"])
+    theirs.set_user_attr(CONFIG_ATTRIBUTE, to_json(lab.config()))
+    timer = threading.Timer(0.3, theirs.set_user_attr, (ID_ATTRIBUTE, "theirs"))
+    timer.start()
+    assert create_or_continue(lab.config(), storage, versions=VERSIONS).study_id == "theirs"
+    timer.join()
 
 
 def test_an_equal_configuration_continues_the_study(lab: Lab, storage: RDBStorage):
@@ -94,6 +148,7 @@ def test_an_empty_study_with_another_number_of_objectives_is_refused(lab: Lab, s
 
 @pytest.mark.parametrize("num_done", [0, 1, 2, 3])
 def test_a_creation_that_was_cut_short_is_finished(lab: Lab, storage: RDBStorage, num_done: int, monkeypatch):
+    monkeypatch.setattr("greensv.search.study.CREATION_S", 0.0)
     calls = 0
     real = storage.set_study_user_attr
 

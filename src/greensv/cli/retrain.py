@@ -33,6 +33,13 @@ def retrain(
     """
     if (trial is not None) + knee + whole_front != 1:
         raise click.UsageError("choose one of --trial N, --knee and --all")
+    from greensv.search.crew import is_follower
+
+    if is_follower():
+        from greensv.plugins import load_plugins
+        from greensv.search.following import follow
+
+        return follow(load_plugins(third_party=ctx.obj["third_party"]))
     from rich.console import Console
 
     from greensv.cli.live import LiveView, PlainLog

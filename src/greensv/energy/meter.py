@@ -64,6 +64,8 @@ class MeterRequest:
     """What is to be measured: the GPUs in use, by UUID (`GPU-…`), and the meter's own options from study.toml."""
 
     gpu_uuids: tuple[str, ...] = ()
+    process_ids: tuple[int, ...] = ()
+    """Other processes of this machine that work with this one, for a meter that tells processes apart."""
     options: Any = None
     """An instance of the meter's `options_type`; None stands for its defaults."""
     leave_out: frozenset[DomainKind] = frozenset()

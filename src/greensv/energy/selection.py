@@ -41,6 +41,7 @@ def choose_meters(
     names: Sequence[str],
     *,
     gpu_uuids: Sequence[str] = (),
+    process_ids: Sequence[int] = (),
     options: Mapping[str, Mapping[str, Any]] = NO_OPTIONS,
 ) -> tuple[Choice, ...]:
     """Probes meters and decides which are used; opens none.
@@ -49,6 +50,7 @@ def choose_meters(
         meters: the installed meters.
         names: the meters wanted, all of them and no other; or `auto` alone.
         gpu_uuids: the GPUs in use.
+        process_ids: other processes that work with this one.
         options: options by meter name, as in `[energy.options.<name>]`.
 
     Returns:
@@ -60,7 +62,7 @@ def choose_meters(
         ConfigError: options that cannot be used.
     """
     installed = {meter.name: meter for meter in meters}
-    requests = _requests(installed, gpu_uuids, options)
+    requests = _requests(installed, gpu_uuids, process_ids, options)
     if AUTO in names:
         if len(names) > 1:
             raise MeterError(
@@ -111,13 +113,21 @@ def canonical_gpu_uuid(uuid: str) -> str:
 
 
 def _requests(
-    installed: Mapping[str, Meter], gpu_uuids: Sequence[str], options: Mapping[str, Mapping[str, Any]]
+    installed: Mapping[str, Meter],
+    gpu_uuids: Sequence[str],
+    process_ids: Sequence[int],
+    options: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, MeterRequest]:
     for name in options:
         if name not in installed:
             raise ConfigError(f"energy.options.{name}: {_unknown(name, installed)}")
     uuids = tuple(canonical_gpu_uuid(uuid) for uuid in gpu_uuids)
-    return {n: MeterRequest(gpu_uuids=uuids, options=_options(m, options.get(n, {}))) for n, m in installed.items()}
+    return {
+        name: MeterRequest(
+            gpu_uuids=uuids, process_ids=tuple(process_ids), options=_options(meter, options.get(name, {}))
+        )
+        for name, meter in installed.items()
+    }
 
 
 def _options(meter: Meter, raw: Mapping[str, Any]) -> Any:

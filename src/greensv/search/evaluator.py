@@ -2,15 +2,18 @@
 
 import dataclasses
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from greensv.config import Phase
 from greensv.search.candidate import Candidate
+from greensv.search.events import Noted
 from greensv.search.gate import BudgetGate
 from greensv.search.measuring import TrainingCost, measure_training, probe_training
+from greensv.search.orders import TrainingOrder
+from greensv.search.skips import told_skipped
 from greensv.search.workbench import Workbench
-from greensv.speaker.dataset import Protocol
+from greensv.speaker.dataset import Protocol, Skipped
 from greensv.units import kwh_from_j
 
 if TYPE_CHECKING:
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from greensv.speaker.audio import AudioStore
+    from greensv.speaker.device import Precision
+    from greensv.speaker.metrics import Metrics
     from greensv.speaker.training import Training
 
 NUM_RESAMPLES = 200
@@ -36,11 +41,13 @@ class Evaluation:
     joules_per_step: float
     seconds_per_step: float
     num_steps: int
+    num_skipped: int
+    """Training files that were left out or could not be read."""
 
 
 def short_phase(bench: Workbench) -> Phase:
     """Returns the recipe's first phase compressed to the search's epochs: same crop, same schedules, fewer steps."""
-    return replace(bench.config.recipe.phases[0], num_epochs=bench.config.search.num_epochs)
+    return bench.config.recipe.phases[0].shortened(bench.config.search.num_epochs)
 
 
 def evaluate(bench: Workbench, candidate: Candidate, *, trial_number: int, seed: int, gate: BudgetGate) -> Evaluation:
@@ -54,11 +61,10 @@ def evaluate(bench: Workbench, candidate: Candidate, *, trial_number: int, seed:
     """
     metering = bench.metering
     with metering.purpose("training", trial_number=trial_number):
-        network = bench.build(candidate, seed=seed)
-        training = _training(bench, network, (short_phase(bench),), seed=seed)
+        training = bench.trainer.begin(TrainingOrder(candidate=candidate, phases=(short_phase(bench),), seed=seed))
         cost = measure_training(bench, training, what=f"trial {trial_number}", gate=gate, trial_number=trial_number)
     with metering.purpose("evaluation", trial_number=trial_number):
-        eer, min_dcf = score_dev(bench, network)
+        eer, min_dcf = score_dev(bench, training.network)
     train_j = _full_recipe_j(bench, candidate, cost, trial_number=trial_number, gate=gate)
     return Evaluation(
         eer=eer,
@@ -68,17 +74,30 @@ def evaluate(bench: Workbench, candidate: Candidate, *, trial_number: int, seed:
         joules_per_step=cost.joules_per_step,
         seconds_per_step=cost.seconds_per_step,
         num_steps=cost.num_steps,
+        num_skipped=tell_skipped(bench, training, what=f"trial {trial_number}"),
     )
 
 
 def probe(bench: Workbench, candidate: Candidate, *, seed: int, gate: BudgetGate) -> TrainingCost:
     """Measures some steps of a candidate's short training on real batches, to predict others from."""
-    training = _training(bench, bench.build(candidate, seed=seed), (short_phase(bench),), seed=seed)
-    return probe_training(bench, training, what="probe", gate=gate)
+    order = TrainingOrder(candidate=candidate, phases=(short_phase(bench),), seed=seed)
+    return probe_training(bench, bench.trainer.begin(order), what="probe", gate=gate)
+
+
+def tell_skipped(bench: Workbench, training: "Training", *, what: str) -> int:
+    """Says which files a training could not read; returns their number, with those left out of the corpus before."""
+    found = [Skipped(path=path, reason=reason) for path, reason in training.skipped.items()]
+    if found:
+        told = "training files that could not be read, others standing in for them"
+        bench.listen(Noted(text=f"{what}: {told_skipped(found, what=told)}"))
+    return len(bench.corpus.skipped) + len(found)
 
 
 def full_recipe_steps(bench: Workbench, phase: Phase) -> int:
-    """Returns the steps of one phase of the full recipe, on all the training data the full recipe uses."""
+    """Returns the steps of one phase of the full recipe, on all the training data the full recipe uses.
+
+    An epoch has one crop of each utterance, at however many speeds crops are played.
+    """
     num_utterances = len(bench.corpus.train)
     if bench.corpus.dev_rejoins_training:
         num_utterances += len(bench.corpus.dev.utterances)
@@ -87,9 +106,8 @@ def full_recipe_steps(bench: Workbench, phase: Phase) -> int:
 
 def score_dev(bench: Workbench, network: "nn.Module") -> tuple[float, float]:
     """Returns EER and minDCF on the development pairs."""
-    from greensv.speaker.metrics import verify_scores
-
     from greensv.speaker.device import resolve_precision
+    from greensv.speaker.metrics import verify_scores
 
     precision = resolve_precision(bench.config.recipe.precision, bench.device)
     scores = _scores(bench, network, bench.corpus.dev, bench.dev_audio, precision=precision)
@@ -100,17 +118,39 @@ def score_dev(bench: Workbench, network: "nn.Module") -> tuple[float, float]:
 def score_protocol(bench: Workbench, network: "nn.Module", protocol: Protocol) -> dict[str, Any]:
     """Returns EER with its 95 % interval over speakers, minDCF and the counts of a protocol, as plain values.
 
-    In fp32, so that `greensv evaluate` finds the same on any machine.
+    Where the protocol tells conditions apart, the same but the interval for each under `conditions`: None for one
+    whose pairs are of one class only. In fp32, so that `greensv evaluate` finds the same on any machine.
     """
     from greensv.speaker.audio import AudioStore
-    from greensv.speaker.metrics import bootstrap_eer, verify_scores
+    from greensv.speaker.bootstrap import bootstrap, protocol_speakers
+    from greensv.speaker.metrics import measure_conditions, verify_scores
 
     scores = _scores(bench, network, protocol, AudioStore(protocol.utterances), precision="fp32")
     found = verify_scores(scores, protocol.pairs.is_target)
-    low, high = bootstrap_eer(
-        scores, protocol.pairs, protocol.utterances.speakers, num_resamples=NUM_RESAMPLES, seed=bench.config.seed
-    )
-    return {"protocol": protocol.name, **dataclasses.asdict(found), "eer_low": low, "eer_high": high}
+    low, high = bootstrap(
+        scores,
+        protocol.pairs.is_target,
+        protocol_speakers(protocol),
+        num_resamples=NUM_RESAMPLES,
+        seed=bench.config.seed,
+    ).eer
+    result = {"protocol": protocol.name, **dataclasses.asdict(found), "eer_low": low, "eer_high": high}
+    if protocol.pairs.conditions is None:
+        return result
+    by_condition = measure_conditions(scores, protocol.pairs, protocol.condition_names, p_targets=(found.p_target,))
+    return {**result, "conditions": {name: _condition(metrics) for name, metrics in by_condition.items()}}
+
+
+def _condition(metrics: "Metrics | None") -> dict[str, Any] | None:
+    if metrics is None:
+        return None
+    (cost,) = metrics.costs
+    return {
+        "eer": metrics.eer,
+        "min_dcf": cost.min_dcf,
+        "num_target": metrics.num_target,
+        "num_nontarget": metrics.num_nontarget,
+    }
 
 
 def _scores(
@@ -119,10 +159,10 @@ def _scores(
     protocol: Protocol,
     audio: "AudioStore",
     *,
-    precision: Literal["fp32", "bf16"],
+    precision: "Precision",
 ) -> "NDArray[np.float32]":
     from greensv.speaker.embedding import embed
-    from greensv.speaker.scoring import score_pairs
+    from greensv.speaker.scoring import score_protocol_pairs
 
     looked_at_s = time.monotonic()
 
@@ -143,22 +183,7 @@ def _scores(
         precision=precision,
         on_batch=on_batch,
     )
-    return score_pairs(embeddings, protocol.pairs)
-
-
-def _training(bench: Workbench, network: "nn.Module", phases: tuple[Phase, ...], *, seed: int) -> "Training":
-    from greensv.speaker.training import Training
-
-    return Training(
-        network=network,
-        utterances=bench.corpus.train,
-        audio=bench.train_audio,
-        recipe=bench.config.recipe,
-        phases=phases,
-        features=bench.config.features,
-        seed=seed,
-        device=bench.device,
-    )
+    return score_protocol_pairs(embeddings, protocol)
 
 
 def _full_recipe_j(
@@ -174,7 +199,8 @@ def _full_recipe_j(
         joules_per_step = cost.joules_per_step
         if phase.crop_s != first.crop_s:
             with bench.metering.purpose("probe", trial_number=trial_number):
-                training = _training(bench, bench.build(candidate, seed=0), (replace(phase, num_epochs=1),), seed=0)
+                order = TrainingOrder(candidate=candidate, phases=(phase.shortened(1),), seed=0)
+                training = bench.trainer.begin(order)
                 what = f"trial {trial_number}, phase {phase.name}"
                 joules_per_step = probe_training(bench, training, what=what, gate=gate).joules_per_step
         total_j += full_recipe_steps(bench, phase) * joules_per_step

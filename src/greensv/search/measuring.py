@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from greensv.errors import MeterError
+from greensv.errors import MeterError, TrainingError
 from greensv.search.events import Stepped
 from greensv.search.gate import BudgetGate
 from greensv.search.workbench import Workbench
@@ -139,6 +139,20 @@ def _seen(energy_j: float, *, num_steps: int) -> float:
             "a training; raise search.num_epochs, or use another meter (`greensv meters` says how often each changes)"
         )
     return energy_j
+
+
+def check_team(bench: Workbench, error: BaseException) -> None:
+    """Ends the command after a failure inside a step, where other processes still wait.
+
+    Raises:
+        TrainingError: there are such processes.
+    """
+    if bench.crew.team.is_broken:
+        raise TrainingError(
+            f"a network could not be trained: {first_line(error)}; the processes of torchrun cannot go on from the "
+            "middle of a step, so run the same command again: a search continues with the next candidate; a retraining "
+            "may need a smaller recipe.batch_size or more recipe.num_micro_batches"
+        ) from error
 
 
 def first_line(error: BaseException) -> str:

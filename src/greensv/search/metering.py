@@ -182,8 +182,11 @@ def open_metering(
     study_id: str,
     account: str,
     gpu_uuids: tuple[str, ...],
+    process_ids: tuple[int, ...] = (),
 ) -> Iterator[Metering]:
     """Yields the metering of this process, its account charged from the moment the process started.
+
+    `gpu_uuids` are those in use, also by the processes `process_ids` that work with this one.
 
     The account must be open. A lease for what is no trial is held all along; at the end everything is flushed and
     settled, whatever happened.
@@ -192,7 +195,9 @@ def open_metering(
         MeterError: nothing can measure, or a meter asked for cannot.
         BudgetExhausted: the account has nothing left.
     """
-    choices = choose_meters(plugins.all("meter"), energy.meters, gpu_uuids=gpu_uuids, options=energy.options)
+    choices = choose_meters(
+        plugins.all("meter"), energy.meters, gpu_uuids=gpu_uuids, process_ids=process_ids, options=energy.options
+    )
     cap_j = j_from_uj(ledger.statement(study_id, account).cap_uj)
     synchronise = _cuda_synchronise if gpu_uuids else None
     with Monitor(open_meters(choices), interval_s=energy.interval_s, synchronise=synchronise) as monitor:
@@ -247,6 +252,7 @@ def _seconds_since_process_start() -> float:
 
 
 def _cuda_synchronise() -> None:
+    """Waits for this process's GPU. In a team the others are then at most one exchange of gradients away."""
     import torch
 
     torch.cuda.synchronize()

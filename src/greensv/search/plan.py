@@ -11,7 +11,7 @@ from greensv.search.cost import CostModel, Measured, Prediction
 from greensv.search.evaluator import full_recipe_steps, probe
 from greensv.search.events import Noted
 from greensv.search.gate import BudgetGate
-from greensv.search.measuring import MIN_PROBE_STEPS, PROBE_WARMUP_STEPS, first_line
+from greensv.search.measuring import MIN_PROBE_STEPS, PROBE_WARMUP_STEPS, check_team, first_line
 from greensv.search.workbench import Workbench
 from greensv.units import format_duration, format_energy, kwh_from_j
 
@@ -101,6 +101,7 @@ def probe_space(bench: Workbench, model: CostModel, *, seed: int) -> None:
                         f"the cheapest network of the space cannot be trained here: {first_line(error)}; lower "
                         "recipe.batch_size or narrow the space"
                     ) from error
+                check_team(bench, error)
                 bench.listen(Noted(text=f"the dearest network cannot be trained here: {first_line(error)}"))
                 continue
             speech_s = step_speech_s(bench)

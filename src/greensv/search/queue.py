@@ -35,6 +35,19 @@ def requeue(study: "optuna.Study", trial: Any, *, reason: str, num_deaths: int =
     study.enqueue_trial(dict(trial.params), user_attrs=attributes)
 
 
+def requeue_after_death(study: "optuna.Study", trial: Any, *, reason: str) -> bool:
+    """Puts the candidate of a trial whose process died back into the queue; not once more where it did so before.
+
+    Returns:
+        Whether it was put back.
+    """
+    num_deaths = int(trial.user_attrs.get(DEATHS_ATTRIBUTE, 0)) + 1
+    if not trial.params or num_deaths >= MAX_DEATHS:
+        return False
+    requeue(study, trial, reason=reason, num_deaths=num_deaths)
+    return True
+
+
 def mark_held(trial: "optuna.Trial") -> None:
     """Writes into a trial which process runs it, before it has a lease."""
     trial.set_user_attr(HOLDER_ATTRIBUTE, dataclasses.asdict(this_process()))
@@ -63,10 +76,8 @@ def reconcile(study: OpenStudy, ledger: Ledger, listen: Listener) -> None:
         storage.set_trial_user_attr(trial._trial_id, "was_interrupted", True)
         storage.set_trial_user_attr(trial._trial_id, "reason", "its process died")
         study.optuna.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-        num_deaths = int(trial.user_attrs.get(DEATHS_ATTRIBUTE, 0)) + 1
         text = f"trial {trial.number} died with its process: failed"
-        if trial.params and num_deaths < MAX_DEATHS:
-            requeue(study.optuna, trial, reason="its process died", num_deaths=num_deaths)
+        if requeue_after_death(study.optuna, trial, reason="its process died"):
             text += ", and its candidate queued again"
         listen(Noted(text=text))
 

@@ -1,26 +1,28 @@
 """Trains networks a search found with the full recipe, inside a budget of its own, and scores the test pairs once."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from greensv.energy.ledger import Ledger
-from greensv.errors import GreensvError, StudyError, TrainingError
+from greensv.errors import StudyError, TrainingError
 from greensv.plugins import Plugins
 from greensv.search.accounts import RETRAIN
-from greensv.search.control import BudgetExhausted, Interrupted, StopRequest, TooDear, stop_on_signals
+from greensv.search.control import BudgetExhausted, Interrupted, TooDear
+from greensv.search.crew import assembled
 from greensv.search.events import Listener, Noted
-from greensv.search.metering import announce_meters, open_metering, reap_dead
+from greensv.search.measuring import check_team, first_line
+from greensv.search.metering import reap_dead
 from greensv.search.retrain_job import RetrainJob
+from greensv.search.session import open_session
 from greensv.search.study import OpenStudy
-from greensv.search.workbench import open_workbench
 from greensv.trial_record import TrialRecord
 from greensv.units import uj_from_kwh
 
-if TYPE_CHECKING:
-    pass
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,49 +59,65 @@ def run_retrain(
     Raises:
         BudgetError: the cap is below an earlier one.
         StudyError: a saved training is of another recipe.
+        TeamBroken: a process that torchrun started beside this one has died.
     """
-    from greensv.speaker.device import gpu_uuids, resolve_device
-
     config = study.config
-    device = resolve_device(config.device)
-    ledger.open_account(study.study_id, RETRAIN, uj_from_kwh(budget_kwh))
-    reap_dead(ledger, study.study_id)
-    source = plugins.get("carbon source", config.energy.carbon_source)
-    factor = source.factor(config.energy.region, datetime.now(UTC))
-    stop = StopRequest()
-    results: list[dict[str, Any]] = []
-    because, is_complete = f"all {len(records)} networks are trained and scored", True
-    with (
-        stop_on_signals(stop),
-        open_metering(
-            config.energy,
+    with assembled(config) as crew:
+        ledger.open_account(study.study_id, RETRAIN, uj_from_kwh(budget_kwh))
+        reap_dead(ledger, study.study_id)
+        source = plugins.get("carbon source", config.energy.carbon_source)
+        factor = source.factor(config.energy.region, datetime.now(UTC))
+        results: list[dict[str, Any]] = []
+        with open_session(
+            config,
             plugins=plugins,
             ledger=ledger,
             study_id=study.study_id,
             account=RETRAIN,
-            gpu_uuids=gpu_uuids(device),
-        ) as metering,
-    ):
-        announce_meters(metering, listen)
+            crew=crew,
+            listen=listen,
+        ) as session:
+            is_complete = False
+            try:
+                with session.interruptible():
+                    bench = session.open_workbench()
+                    jobs = [
+                        RetrainJob(
+                            study=study,
+                            bench=bench,
+                            record=record,
+                            folder=folder / f"trial-{record.number:04d}",
+                            factor=factor,
+                        )
+                        for record in records
+                    ]
+                    is_complete = _run_all(jobs, results, listen)
+                because = f"all {len(records)} networks are trained and scored"
+                if not is_complete:
+                    because = "not every network could be trained"
+            except (BudgetExhausted, TooDear) as error:
+                because = f"{error}; the training so far is saved, raise --budget-kwh to continue it"
+            except Interrupted:
+                because = "interrupted; the same command continues from the last saved step"
+            session.metering.tell(listen)
+    return RetrainResult(
+        results=results, ended_because=because, is_complete=is_complete, was_interrupted=session.stop.is_set
+    )
+
+
+def _run_all(jobs: Sequence[RetrainJob], results: list[dict[str, Any]], listen: Listener) -> bool:
+    """Adds a result for each job that ends well; returns whether all did."""
+    for job in jobs:
         try:
-            bench = open_workbench(config, plugins, metering=metering, stop=stop, listen=listen, device=device)
-            for record in records:
-                job = RetrainJob(
-                    study=study, bench=bench, record=record, folder=folder / f"trial-{record.number:04d}", factor=factor
-                )
-                try:
-                    results.append(job.run())
-                except TrainingError as error:
-                    listen(Noted(text=f"trial {record.number} is left out: {error}"))
-                    because, is_complete = "not every network could be trained", False
-        except (BudgetExhausted, TooDear) as error:
-            because, is_complete = f"{error}; the training so far is saved, raise --budget-kwh to continue it", False
-        except (Interrupted, GreensvError):
-            if not stop.is_set:
-                raise
-            because, is_complete = "interrupted; the same command continues from the last saved step", False
-        metering.tell(listen)
-    return RetrainResult(results=results, ended_because=because, is_complete=is_complete, was_interrupted=stop.is_set)
+            results.append(job.run())
+        except TrainingError as error:
+            listen(Noted(text=f"trial {job.record.number} is left out: {error}"))
+        except (RuntimeError, MemoryError) as error:
+            # Out of memory, most often; the next network may be smaller.
+            logger.warning("trial %d could not be retrained", job.record.number, exc_info=error)
+            listen(Noted(text=f"trial {job.record.number} is left out: it could not be trained: {first_line(error)}"))
+            check_team(job.bench, error)
+    return len(results) == len(jobs)
 
 
 def choose_trials(

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from greensv import __version__
 from greensv.energy.carbon import CarbonFactor
 from greensv.search.control import BudgetExhausted, Interrupted, TooDear
-from greensv.search.evaluator import full_recipe_steps, score_protocol
+from greensv.search.evaluator import full_recipe_steps, score_protocol, tell_skipped
 from greensv.search.events import Noted
 from greensv.search.gate import BudgetGate
 from greensv.search.measuring import step_listener
+from greensv.search.orders import TrainingOrder
 from greensv.search.study import RETRAIN_SUFFIX, OpenStudy, name_metrics
 from greensv.search.workbench import Workbench, cache_folder, dataset_arguments, watched_progress
 from greensv.trial_record import TrialRecord
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 STATE_FILE = "training.pt"
 RESULT_FILE = "result.json"
+SKIPPED_FILE = "skipped.tsv"
+"""Files of the training data that were left out or could not be read, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,35 +71,18 @@ class RetrainJob:
         return self._finish(training, protocols)
 
     def _training(self) -> "Training":
-        from greensv.speaker.audio import AudioStore
-        from greensv.speaker.checkpoint import load_training_state
-        from greensv.speaker.training import Training
-
         bench = self.bench
-        candidate = bench.space.candidate(self.record.params)
-        seed = self.record.seed or 0
-        utterances, audio = bench.corpus.train, bench.train_audio
-        if bench.corpus.dev_rejoins_training:
-            from greensv.speaker.corpus import join
-
-            utterances = join(bench.corpus.train, bench.corpus.dev.utterances)
-            audio = AudioStore(utterances)
-            with bench.metering.purpose("preparation"):
-                audio.fill(watched_progress(bench.listen, bench.stop, bench.metering))
-        training = Training(
-            network=bench.build(candidate, seed=seed),
-            utterances=utterances,
-            audio=audio,
-            recipe=bench.config.recipe,
-            phases=bench.config.recipe.phases,
-            features=bench.config.features,
-            seed=seed,
-            device=bench.device,
-        )
         state_path = self.folder / STATE_FILE
-        if state_path.exists():
-            state, _ = load_training_state(state_path)
-            training.load_state_dict(state)
+        order = TrainingOrder(
+            candidate=bench.space.candidate(self.record.params),
+            phases=bench.config.recipe.phases,
+            seed=self.record.seed or 0,
+            is_full=True,
+            state_path=state_path if state_path.exists() else None,
+        )
+        with bench.metering.purpose("preparation"):
+            training = bench.trainer.begin(order)
+        if order.state_path is not None:
             bench.listen(Noted(text=f"trial {self.record.number}: continuing after step {training.step:,}"))
         return training
 
@@ -187,6 +173,7 @@ class RetrainJob:
             "num_parameters": self.record.num_parameters,
             "macs": self.record.macs,
             "num_steps": training.num_steps,
+            "num_skipped": tell_skipped(self.bench, training, what=f"trial {self.record.number}"),
             "predicted_train_energy_kwh": self.record.train_energy_kwh,
             "charged_energy_kwh": energy_kwh,
             "carbon_g": carbon_g(j_from_kwh(energy_kwh), self.factor.g_per_kwh),
@@ -196,10 +183,23 @@ class RetrainJob:
             "greensv": __version__,
         }
         text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+        self._write_skipped(training)
         write_whole(self.folder / RESULT_FILE, lambda file: file.write(text.encode()))
         (self.folder / STATE_FILE).unlink(missing_ok=True)
         self._add_sibling(result)
         return result
+
+    def _write_skipped(self, training: "Training") -> None:
+        """Names every file that was left out: too many for the result, which is kept in the database, too."""
+        from greensv.speaker.checkpoint import write_whole
+
+        files = {file.path: file.reason for file in self.bench.corpus.skipped} | dict(training.skipped)
+        path = self.folder / SKIPPED_FILE
+        if not files:
+            path.unlink(missing_ok=True)
+            return
+        lines = "".join(f"{name}\t{' '.join(reason.split())}\n" for name, reason in sorted(files.items()))
+        write_whole(path, lambda file: file.write(lines.encode()))
 
     def _add_sibling(self, result: dict[str, Any]) -> None:
         """Adds the result to the study `NAME/retrain`, once: a finished trial cannot be annotated any more."""

@@ -13,24 +13,26 @@ import numpy as np
 from greensv.config import StudyConfig
 from greensv.energy.carbon import CarbonFactor
 from greensv.energy.ledger import Ledger
-from greensv.errors import BudgetError, GreensvError, TrainingError
+from greensv.errors import BudgetError, GreensvError, TeamBroken, TrainingError
 from greensv.plugins import Plugins
 from greensv.search.accounts import SEARCH
 from greensv.search.candidate import Candidate, format_params
 from greensv.search.choosing import choose
-from greensv.search.control import BudgetExhausted, Interrupted, StopRequest, TooDear, stop_on_signals
+from greensv.search.control import BudgetExhausted, Interrupted, TooDear
 from greensv.search.cost import CostModel, Measured, Prediction
+from greensv.search.crew import assembled
 from greensv.search.evaluator import evaluate
 from greensv.search.events import FrontKnown, Listener, Noted, TrialStarted
 from greensv.search.front import pareto_front
 from greensv.search.gate import BudgetGate
-from greensv.search.measuring import first_line
-from greensv.search.metering import announce_meters, open_metering, reap_dead
+from greensv.search.measuring import check_team, first_line
+from greensv.search.metering import reap_dead
 from greensv.search.plan import make_plan, predict_dev_j, probe_space, step_speech_s
-from greensv.search.queue import enqueue, reconcile, requeue
+from greensv.search.queue import enqueue, reconcile, requeue, requeue_after_death
+from greensv.search.session import Session, open_session
 from greensv.search.study import OpenStudy, check_environment, create_or_continue
 from greensv.search.trial_book import TrialBook, component_versions
-from greensv.search.workbench import Workbench, environment, open_workbench
+from greensv.search.workbench import Workbench, environment
 from greensv.trial_record import TrialRecord
 from greensv.units import format_energy, uj_from_kwh
 
@@ -79,63 +81,61 @@ def run_search(
         StudyError: a study of that name has another configuration.
         BudgetError: the cap is below an earlier one, or cannot pay for a few trials.
         DataError, MeterError, ConfigError: the corpus, a meter or the device cannot be used.
+        TeamBroken: a process that torchrun started beside this one has died.
     """
-    from greensv.speaker.device import gpu_uuids, resolve_device
-
-    device = resolve_device(config.device)
-    study = create_or_continue(config, storage, versions=component_versions(config, plugins))
-    ledger.open_account(study.study_id, SEARCH, uj_from_kwh(budget_kwh))
-    stop = StopRequest()
-    reap_dead(ledger, study.study_id)
-    reconcile(study, ledger, listen)
-    factor = plugins.get("carbon source", config.energy.carbon_source).factor(config.energy.region, datetime.now(UTC))
-    if study.records() and ledger.statement(study.study_id, SEARCH).left_uj <= 0:
-        because = "the budget is used up; raise it with --budget-kwh"
-        result = SearchResult(study=study, ended_because=because, was_interrupted=False, head_room_j=0.0, factor=factor)
-        finish(result)
-        return result
-    with (
-        stop_on_signals(stop),
-        open_metering(
-            config.energy,
+    with assembled(config) as crew:
+        study = create_or_continue(config, storage, versions=component_versions(config, plugins))
+        ledger.open_account(study.study_id, SEARCH, uj_from_kwh(budget_kwh))
+        reap_dead(ledger, study.study_id)
+        reconcile(study, ledger, listen)
+        source = plugins.get("carbon source", config.energy.carbon_source)
+        factor = source.factor(config.energy.region, datetime.now(UTC))
+        if study.records() and ledger.statement(study.study_id, SEARCH).left_uj <= 0:
+            because = "the budget is used up; raise it with --budget-kwh"
+            result = SearchResult(
+                study=study, ended_because=because, was_interrupted=False, head_room_j=0.0, factor=factor
+            )
+            finish(result)
+            return result
+        with open_session(
+            config,
             plugins=plugins,
             ledger=ledger,
             study_id=study.study_id,
             account=SEARCH,
-            gpu_uuids=gpu_uuids(device),
-        ) as metering,
-    ):
-        announce_meters(metering, listen)
-        listen(FrontKnown(front=pareto_front(study.records())))
-        check_environment(study, environment(config, metering.domains(), device))
-        try:
-            bench = open_workbench(config, plugins, metering=metering, stop=stop, listen=listen, device=device)
-            book = TrialBook(study=study, bench=bench, factor=factor)
-            because = _Search(book=book, max_trials=max_trials).run()
-        except Interrupted:
-            because = "interrupted; the same command continues"
-        except BudgetExhausted as error:
-            if not study.records():
-                raise BudgetError(
-                    f"{error} before the first trial; raise it with --budget-kwh: the same command then continues"
-                ) from error
-            because = str(error)
-        except GreensvError:
-            if not stop.is_set:
-                raise
-            # Ctrl-C reaches the processes a dataset started, too; what they say of it is no error.
-            because = "interrupted; the same command continues"
-        result = SearchResult(
-            study=study,
-            ended_because=because,
-            was_interrupted=stop.is_set,
-            head_room_j=metering.head_room_j,
-            factor=factor,
-        )
-        with metering.purpose("report"):
-            finish(result)
-        metering.tell(listen)
+            crew=crew,
+            listen=listen,
+        ) as session:
+            because = _search(session, study, factor=factor, max_trials=max_trials)
+            result = SearchResult(
+                study=study,
+                ended_because=because,
+                was_interrupted=session.stop.is_set,
+                head_room_j=session.metering.head_room_j,
+                factor=factor,
+            )
+            with session.metering.purpose("report"):
+                finish(result)
+            session.metering.tell(listen)
     return result
+
+
+def _search(session: Session, study: OpenStudy, *, factor: CarbonFactor, max_trials: int | None) -> str:
+    """Runs trials; returns why it ended."""
+    session.listen(FrontKnown(front=pareto_front(study.records())))
+    check_environment(study, environment(session.config, session.metering.domains(), session.crew))
+    try:
+        with session.interruptible():
+            book = TrialBook(study=study, bench=session.open_workbench(), factor=factor)
+            return _Search(book=book, max_trials=max_trials).run()
+    except Interrupted:
+        return "interrupted; the same command continues"
+    except BudgetExhausted as error:
+        if not study.records():
+            raise BudgetError(
+                f"{error} before the first trial; raise it with --budget-kwh: the same command then continues"
+            ) from error
+        return str(error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +238,12 @@ class _Search:
             # Out of memory, or a mistake in a backbone: this candidate's trouble, not the search's.
             logger.warning("trial %d could not be trained", trial.number, exc_info=error)
             self.book.end(trial, self.book.charged(record, reason=f"could not be trained: {first_line(error)}"))
+            check_team(bench, error)
             return True
+        except TeamBroken as error:
+            self.book.end(trial, self.book.charged(record, reason=str(error), was_interrupted=True))
+            requeue_after_death(study, trial, reason="a process of its team died")
+            raise
         except GreensvError as error:
             # The data, a meter or the ledger: it concerns the whole search, and the candidate deserves another try.
             self.book.end(trial, self.book.charged(record, reason=str(error), was_interrupted=True))

@@ -3,10 +3,11 @@
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from greensv.energy.ledger import Ledger
 from greensv.energy.schema import immediate_transactions
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 DEFAULT_STORAGE = "sqlite:///runs/greensv.db"
 SQLITE_PREFIX = "sqlite:///"
+MAKING_S = 10.0
+"""A process that makes the tables of a new database is done after so many seconds."""
+
+Made = TypeVar("Made")
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -57,9 +62,7 @@ def open_storage(url: str, *, create: bool) -> tuple["RDBStorage", Ledger]:
     is_sqlite = path is not None
     engine_kwargs = {"connect_args": {"timeout": 60, "isolation_level": None}} if is_sqlite else {}
     try:
-        storage = optuna.storages.RDBStorage(url, engine_kwargs=engine_kwargs)
-        immediate_transactions(storage.engine)
-        return storage, Ledger(storage.engine)
+        return _made_together(lambda: _open(url, engine_kwargs))
     # RuntimeError: Optuna's word for tables of a version that this one cannot use.
     except (
         sqlalchemy.exc.SQLAlchemyError,
@@ -71,6 +74,29 @@ def open_storage(url: str, *, create: bool) -> tuple["RDBStorage", Ledger]:
         raise StudyError(
             f"the storage {hide_password(url)} cannot be opened: {_first_line(error)}{_remedy(url, error)}"
         ) from error
+
+
+def _open(url: str, engine_kwargs: dict[str, Any]) -> tuple["RDBStorage", Ledger]:
+    import optuna
+
+    storage = optuna.storages.RDBStorage(url, engine_kwargs=engine_kwargs)
+    immediate_transactions(storage.engine)
+    return storage, Ledger(storage.engine)
+
+
+def _made_together(make: Callable[[], Made]) -> Made:
+    """Calls `make` again for a while when another process is making the same tables."""
+    import sqlalchemy.exc
+
+    until_s = time.monotonic() + MAKING_S
+    while True:
+        try:
+            return make()
+        except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError) as e:
+            is_theirs = any(words in str(e.orig).lower() for words in ("already exists", "unique", "duplicate"))
+            if not is_theirs or time.monotonic() > until_s:
+                raise
+            time.sleep(MAKING_S / 20)
 
 
 @contextmanager

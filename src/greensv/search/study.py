@@ -1,6 +1,7 @@
 """The Optuna study: created with its configuration, continued only with the same one, read back as records."""
 
 import json
+import time
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ ID_ATTRIBUTE = "greensv:study_id"
 ENVIRONMENT_ATTRIBUTE = "greensv:environment"
 VERSION_ATTRIBUTE = "greensv:version"
 RETRAIN_SUFFIX = "/retrain"
+CREATION_S = 2.0
+"""A process that has created a study writes its id within so many seconds, or has died."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +56,14 @@ def create_or_continue(config: StudyConfig, storage: "RDBStorage", *, versions: 
     """
     import optuna
 
-    if config.name not in optuna.get_all_study_names(storage):
+    try:
         study = optuna.create_study(storage=storage, study_name=config.name, directions=["minimize", "minimize"])
         return _initialise(study, config, versions)
-    study = optuna.load_study(study_name=config.name, storage=storage)
-    has_no_id = len(study.directions) == len(OBJECTIVES) and ID_ATTRIBUTE not in study.user_attrs
-    if has_no_id and not study.trials:
+    except optuna.exceptions.DuplicatedStudyError:
+        study = optuna.load_study(study_name=config.name, storage=storage)
+    if _has_no_id(study) and not study.trials:
+        _wait_for_id(study)
+    if _has_no_id(study) and not study.trials:
         # Its creation was cut short: the id is written last, and before it nothing runs.
         return _initialise(study, config, versions)
     found = load(config.name, storage)
@@ -73,6 +78,17 @@ def create_or_continue(config: StudyConfig, storage: "RDBStorage", *, versions: 
             "Continue it with the same one, or start a new study with --study-name."
         )
     return found
+
+
+def _has_no_id(study: "optuna.Study") -> bool:
+    return len(study.directions) == len(OBJECTIVES) and ID_ATTRIBUTE not in study.user_attrs
+
+
+def _wait_for_id(study: "optuna.Study") -> None:
+    """Another process may be about to write it; two ids would be two ledgers."""
+    until_s = time.monotonic() + CREATION_S
+    while _has_no_id(study) and time.monotonic() < until_s:
+        time.sleep(CREATION_S / 20)
 
 
 def name_metrics(study: "optuna.Study", names: Sequence[str]) -> None:

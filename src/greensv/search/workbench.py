@@ -14,15 +14,17 @@ from greensv.plugins import Plugins
 from greensv.search.candidate import Candidate, SearchSpace, build_space
 from greensv.search.control import StopRequest
 from greensv.search.cost import Work
+from greensv.search.crew import Crew
 from greensv.search.events import Listener, Noted, Progressed
 from greensv.search.metering import Metering
+from greensv.search.skips import told_skipped
 from greensv.speaker.dataset import Corpus, Dataset, Progress
 from greensv.units import format_duration
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
+    from greensv.search.trainer import Trainer
     from greensv.speaker.audio import AudioStore
 
 
@@ -34,20 +36,18 @@ class Workbench:
     plugins: Plugins
     space: SearchSpace
     corpus: Corpus
-    train_audio: "AudioStore"
     dev_audio: "AudioStore"
-    device: "torch.device"
+    trainer: "Trainer"
+    crew: Crew
     metering: Metering
     stop: StopRequest
     listen: Listener
     _counted: dict[tuple[Any, ...], "NetworkWork"] = field(default_factory=dict)
 
-    def build(self, candidate: Candidate, *, seed: int) -> "nn.Module":
-        """Returns the candidate's network, its weights drawn from `seed`."""
-        import torch
-
-        torch.manual_seed(seed)
-        return self.space.backbones[candidate.backbone].build(candidate.params, features=self.config.features)
+    @property
+    def device(self) -> "torch.device":
+        """What computes; in a team, this process's own."""
+        return self.crew.device
 
     def work(self, candidate: Candidate) -> "NetworkWork":
         """Returns what the candidate's network is, counted without running it."""
@@ -82,61 +82,62 @@ class NetworkWork:
 
 
 def open_workbench(
-    config: StudyConfig,
-    plugins: Plugins,
-    *,
-    metering: Metering,
-    stop: StopRequest,
-    listen: Listener,
-    device: "torch.device",
+    config: StudyConfig, plugins: Plugins, *, crew: Crew, metering: Metering, stop: StopRequest, listen: Listener
 ) -> Workbench:
-    """Loads the corpus and returns what every training of the study shares.
+    """Loads the corpus, in all processes, and returns what every training of the study shares.
 
     Raises:
-        DataError: the corpus cannot be used.
+        DataError: the corpus or the noise cannot be used.
         Interrupted, BudgetExhausted: while it was being prepared.
     """
-    import torch
-
+    from greensv.search.trainer import Trainer, load_corpus, share_corpus
     from greensv.speaker.audio import AudioStore
 
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
+    progress = watched_progress(listen, stop, metering)
+    space = build_space(config.backbones, plugins)
     with metering.purpose("preparation"):
-        dataset, root, options = dataset_arguments(config, plugins)
-        progress = watched_progress(listen, stop, metering)
-        corpus = dataset.load(root, options, cache_dir=cache_folder() / dataset.name, progress=progress)
-        train, dev = corpus.train, corpus.dev
-        train_audio, dev_audio = AudioStore(train), AudioStore(dev.utterances)
-        for audio in (train_audio, dev_audio):
-            audio.fill(progress)
+        corpus = load_corpus(config, plugins, progress)
+        trainer = Trainer(config, corpus, space=space, team=crew.team, device=crew.device, progress=progress)
+        dev_audio = AudioStore(corpus.dev.utterances)
+        dev_audio.fill(progress)
+        share_corpus(crew.team, corpus)
+    train, dev = corpus.train, corpus.dev
     listen(
         Noted(
-            text=f"{dataset.name}: {train.num_speakers} training speakers, {len(train):,} utterances, "
+            text=f"{config.dataset.name}: {train.num_speakers} training speakers, {len(train):,} utterances, "
             f"{format_duration(train.duration_s)}; development: {dev.utterances.num_speakers} other speakers, "
             f"{len(dev.pairs):,} pairs"
         )
     )
+    if corpus.skipped:
+        listen(Noted(text=told_skipped(corpus.skipped, what="training files left out")))
     return Workbench(
         config=config,
         plugins=plugins,
-        space=build_space(config.backbones, plugins),
+        space=space,
         corpus=corpus,
-        train_audio=train_audio,
         dev_audio=dev_audio,
-        device=device,
+        trainer=trainer,
+        crew=crew,
         metering=metering,
         stop=stop,
         listen=listen,
     )
 
 
-def environment(config: StudyConfig, domains: Mapping[str, str], device: "torch.device") -> dict[str, str]:
-    """Returns what the figures of a study depend on beside its configuration: processor or GPU, precision, meters."""
+def environment(config: StudyConfig, domains: Mapping[str, str], crew: Crew) -> dict[str, str]:
+    """Returns what the figures of a study depend on beside its configuration.
+
+    Processor or GPU, precision, meters, and the number of processes where there are several.
+    """
     from greensv.speaker.device import processor_name, resolve_precision
 
-    meters = {f"meter of {domain}": meter for domain, meter in domains.items()}
-    return {"device": processor_name(device), "precision": resolve_precision(config.recipe.precision, device), **meters}
+    return {
+        "device": processor_name(crew.device),
+        "precision": resolve_precision(config.recipe.precision, crew.device),
+        **({"processes": str(crew.team.size)} if crew.team.size > 1 else {}),
+        **{f"meter of {domain}": meter for domain, meter in domains.items()},
+    }
 
 
 def dataset_problems(raw: Any, plugins: Plugins) -> list[Problem]:

@@ -11,8 +11,12 @@ from greensv.errors import ConfigError
 Precision = Literal["fp32", "bf16", "fp16"]
 """What a network computes in; its weights are in fp32 always."""
 
-MIN_CHANNELS_LAST = 8
-"""Channels from which on a convolution runs faster channels last."""
+MIN_CHANNELS_LAST = 16
+"""Channels from which on convolutions are laid out channels last: as many as a vector register has lanes.
+
+With fewer they are slower, and torch 2.11 corrupts memory on a CPU: backwards, a convolution of kernel 1 and stride 2
+with 8 to 15 channels in fp32 writes beyond its arrays.
+"""
 
 
 def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:

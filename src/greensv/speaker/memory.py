@@ -18,9 +18,9 @@ def keep_freed_memory() -> bool:
 
     glibc maps every large tensor anew and unmaps it when it is freed, so each step of a training touches its
     activations' pages for the first time again, and the kernel zeroes them: a third of a step of a narrow ResNet
-    (two cores of a virtual machine). Afterwards the process holds its peak of memory until it ends, and that peak is higher:
-    by 16 % in fp32, by 75 % in bf16, where pieces do not fit into the gaps of freed ones. Other allocators than glibc's
-    are left as they are.
+    (two cores of a virtual machine). Afterwards the process holds its peak of memory until it ends, and that peak is
+    higher: by 16 % in fp32, by 75 % in bf16, where pieces do not fit into the gaps of freed ones. Other allocators than
+    glibc's are left as they are.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

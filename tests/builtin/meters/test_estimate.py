@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -112,6 +113,20 @@ def test_cpu_time_counts_living_and_ended_children():
         pytest.skip("this kernel keeps no list of children (CONFIG_PROC_CHILDREN)")
     assert living_s >= 0.27  # clock ticks of 10 ms
     assert ended_s >= living_s - 0.05
+
+
+def test_cpu_time_counts_processes_that_work_with_this_one():
+    # Started by a shell that has ended: no descendant of this process any more.
+    spin = "import os, sys, time\nwhile time.process_time() < 0.3: pass\nprint(os.getpid(), flush=True)\ntime.sleep(60)"
+    shell = f"{sys.executable} -c '{spin}' & sleep 0.1"
+    done = subprocess.Popen(["sh", "-c", shell], stdout=subprocess.PIPE, text=True)
+    other = int(done.stdout.readline())
+    try:
+        done.wait()
+        assert machine.cpu_time_s([other]) >= machine.cpu_time_s() + 0.27  # clock ticks of 10 ms
+    finally:
+        os.kill(other, signal.SIGKILL)
+        done.stdout.close()
 
 
 def test_the_process_age_grows_with_the_clock():

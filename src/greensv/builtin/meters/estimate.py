@@ -12,6 +12,7 @@ hold some memory, so that the sum errs on the high side.
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, MinLen
@@ -72,7 +73,10 @@ class Model:
 
 
 class EstimateMeter(Meter):
-    """The share of the CPUs and of the memory that this process holds, from its start."""
+    """The share of the CPUs and of the memory that this process holds, from its start.
+
+    The CPU time is that of the processes that torchrun started with it, too.
+    """
 
     name: ClassVar[str] = "estimate"
     quality: ClassVar[Quality] = "estimated"
@@ -107,7 +111,12 @@ class EstimateMeter(Meter):
         if not about.is_available:
             raise MeterError(f"meter 'estimate' is not available: {about.reason}; {about.remedy}")
         kinds = _kinds(_options(request), request)
-        return EstimateSession(_model(_options(request)), kinds, age_s=machine.process_age_s())
+        return EstimateSession(
+            _model(_options(request)),
+            kinds,
+            age_s=machine.process_age_s(),
+            cpu_time_s=partial(machine.cpu_time_s, request.process_ids),
+        )
 
 
 class EstimateSession(MeterSession):
@@ -118,7 +127,7 @@ class EstimateSession(MeterSession):
         kinds: the domains to report.
         age_s: seconds since this process started.
         clock: the monotonic clock, in seconds.
-        cpu_time_s: the CPU time of this process and its children, in seconds.
+        cpu_time_s: the CPU time of this process, of those that work with it, and of their children, in seconds.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -16,14 +16,18 @@ def process_age_s(proc: Path = PROC) -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
 
 
-def cpu_time_s(proc: Path = PROC) -> float:
+def cpu_time_s(process_ids: Iterable[int] = (), *, proc: Path = PROC) -> float:
     """Returns seconds of CPU time of this process, of its ended children, and of its living descendants.
 
-    A child that ends while this is read may be missed once; it is not the next time.
+    So too of the processes `process_ids`, none of which descends from this one or another. A child that ends while
+    this is read may be missed once; it is not the next time.
     """
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     own_s = time.process_time() + ended.ru_utime + ended.ru_stime
-    ticks = sum(sum(map(int, _stat_fields(stat)[11:15])) for stat in _existing(_descendants(proc / "self", proc)))
+    stats = list(_descendants(proc / "self", proc))
+    for pid in process_ids:
+        stats += [proc / str(pid) / "stat", *_descendants(proc / str(pid), proc)]
+    ticks = sum(sum(map(int, _stat_fields(stat)[11:15])) for stat in _existing(iter(stats)))
     return own_s + ticks / os.sysconf("SC_CLK_TCK")
 
 
