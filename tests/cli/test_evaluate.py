@@ -1,5 +1,6 @@
 """`greensv evaluate` from files to files: real audio, the real backbone, the command as it is typed."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from greensv.builtin.backbones.resnet import ResNet
 from greensv.cli import evaluate as module
+from greensv.cli.evaluation import Embedder
 from greensv.cli.main import cli
 from greensv.config import FeatureConfig
 from greensv.errors import CheckpointError, ConfigError, DataError, GreensvError, PluginError
@@ -236,9 +238,14 @@ def test_top_n_of_zero_leaves_the_cosines(checkpoint: Path, root: Path, cohort: 
     assert found["scoring"]["method"] == plain["scoring"]["method"] == "cosine"
 
 
-def test_cohort_of_the_speakers_compared_is_refused(checkpoint: Path, root: Path) -> None:
+def test_cohort_of_the_speakers_compared_is_refused_before_any_embedding(
+    checkpoint: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded: list[object] = []
+    monkeypatch.setattr(Embedder, "embed", lambda *found: embedded.append(found))
     message = error_of(evaluate(checkpoint, root / "trials", root, "--cohort", str(root)), DataError)
     assert "other speakers than those compared" in message
+    assert embedded == []
     assert "3 speakers (anna, bob, cara)" in message
     message = error_of(evaluate(checkpoint, root / "trials", root, "--cohort", str(root / "audio")), ConfigError)
     assert "is no cohort" in message
@@ -275,6 +282,31 @@ def test_calibration_of_other_scores_is_refused(checkpoint: Path, root: Path, co
     message = error_of(result, ConfigError)
     assert "was fitted to other scores" in message
     assert "method 'cosine', here 'as-norm'" in message
+
+
+def test_calibration_of_scores_with_another_cohort_is_refused(
+    checkpoint: Path, root: Path, cohort: Path, tmp_path: Path
+) -> None:
+    file = str(tmp_path / "calibration.json")
+    options = ["--cohort", str(cohort), "--top-n", "3", "--cohort-utterances", "2"]
+    fitted = evaluate(checkpoint, root / "trials", root, *options, "--fit-calibration", file)
+    assert fitted.exit_code == 0, fitted.output
+    used = sorted(f"{speaker}-{number}\n" for speaker in ("dan", "eva", "fay", "gus") for number in range(2))
+    scoring = Calibration.load(tmp_path / "calibration.json").scoring
+    assert scoring["cohort_digest"] == hashlib.sha256("".join(used).encode()).hexdigest()[:16]
+    assert scoring["cohort_utterances"] == 2
+
+    options += ["--calibration", file]
+    assert evaluate(checkpoint, root / "trials", root, *options).exit_code == 0
+    options[options.index("2")] = "1"
+    message = error_of(evaluate(checkpoint, root / "trials", root, *options), ConfigError)
+    assert "cohort_utterances 2, here 1" in message
+    options[options.index("1")] = "2"
+    for name in ("wav.scp", "utt2spk"):  # the same folder, speakers and counts, but not the same recordings
+        path = cohort / name
+        path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if line[4] != "0"))
+    message = error_of(evaluate(checkpoint, root / "trials", root, *options), ConfigError)
+    assert "was fitted to scores with another cohort (cohort_digest '" in message
 
 
 def test_several_priors_and_a_det_curve(checkpoint: Path, root: Path, tmp_path: Path) -> None:

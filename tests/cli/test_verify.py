@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from greensv.builtin.backbones.resnet import ResNet
-from greensv.cli.verify import verify
+from greensv.cli.verify import KNOWN_QUALITIES, verify
 from greensv.errors import CheckpointError, ConfigError, DataError, GreensvError
 from greensv.speaker.calibration import Calibration
 from greensv.speaker.checkpoint import DevResult, annotate_checkpoint, build_network, read_checkpoint
@@ -133,7 +133,40 @@ def test_calibration_that_does_not_suit_is_refused(checkpoint: Path, tmp_path: P
     Calibration(bias=0, weights={"score": 1.0}, prior=0.5, scoring=scoring).save(path)
     assert "fitted on the scores of another network" in error_of(run(*arguments), ConfigError)
     Calibration(bias=0, weights={"score": 1.0, "cohort_mean_min": 1.0}, prior=0.5).save(path)
-    assert "cohort_mean_min" in error_of(run(*arguments), DataError)
+    assert f"{path} needs cohort_mean_min of each pair" in error_of(run(*arguments), DataError)
+
+
+def test_calibration_beside_the_checkpoint_that_does_not_suit_is_left_with_a_warning(checkpoint: Path) -> None:
+    annotate_checkpoint(checkpoint, dev=DevResult(eer=0.1, eer_threshold=0.2, num_target=1, num_nontarget=1))
+    path = checkpoint / "calibration.json"
+    plain = {"bias": 0.0, "prior": 0.5}
+    unsuitable = [
+        (Calibration(**plain, weights={"score": 1.0}, scoring={"method": "as-norm"}), "scores by as-norm"),  # type: ignore[arg-type]
+        (Calibration(**plain, weights={"score": 1.0}, scoring={"network_sha256": "another"}), "another network"),  # type: ignore[arg-type]
+        (Calibration(**plain, weights={"score": 1.0, "cohort_mean_min": 1.0}), "needs cohort_mean_min"),  # type: ignore[arg-type]
+        (None, "is no calibration of greensv"),
+    ]
+    for calibration, reason in unsuitable:
+        path.write_text("{}")
+        if calibration is not None:
+            calibration.save(path)
+        result = run(checkpoint, "a.wav", "b.flac", "--threshold", -1, "--json")
+        assert result.exit_code == 0, result.exception
+        assert "warning: going on without the calibration beside the checkpoint" in result.stderr
+        assert str(path) in result.stderr
+        assert reason in result.stderr
+        record = json.loads(result.stdout)
+        assert (record["threshold_from"], record["calibration"], record["llr"]) == ("option", None, None)
+    found = run(checkpoint, "a.wav", "b.flac")
+    assert "no calibration is given, none beside the checkpoint suits" in found.stdout
+    assert "development pairs" in found.stdout
+
+
+def test_calibration_may_need_all_that_two_recordings_tell(checkpoint: Path) -> None:
+    Calibration(bias=0, weights={"score": 1.0, **dict.fromkeys(KNOWN_QUALITIES, 0.5)}, prior=0.5).save(
+        checkpoint / "calibration.json"
+    )
+    assert record_of(checkpoint, "a.wav", "b.flac")["threshold_from"] == "calibration"
 
 
 @pytest.mark.parametrize(

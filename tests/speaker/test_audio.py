@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from jaxtyping import Int16
 
 from greensv.errors import DataError
 from greensv.speaker.audio import AudioInfo, AudioStore, probe_audio, read_audio
@@ -200,3 +201,24 @@ def test_a_filled_store_has_everything_and_gives_the_same_values(tmp_path: Path)
 
 def test_a_store_too_small_for_everything_is_not_filled(ramp: Path) -> None:
     assert not AudioStore(utterances_of(ramp), cache_bytes=10).fill()
+
+
+def test_a_store_that_could_not_be_filled_decodes_crops_alone_from_its_first_step_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / f"{number}.wav" for number in range(3)]
+    for path in paths:
+        soundfile.write(path, np.sin(np.arange(1_000) / 9), RATE)
+    store, read = AudioStore(utterances_of(*paths), cache_bytes=2 * 2 * 1_000), []
+    original = store._read
+
+    def counted(index: int, *, start: int = 0, num_samples: int | None = None) -> Int16[np.ndarray, " samples"]:
+        read.append((index, start, num_samples))
+        return original(index, start=start, num_samples=num_samples)
+
+    monkeypatch.setattr(store, "_read", counted)
+    store.whole(2)
+    assert not store.fill()
+    for index in (0, 0, 1, 2):
+        store.crop(index, start=100, num_samples=300)
+    assert read == [(2, 0, None), (0, 100, 300), (0, 100, 300), (1, 100, 300)]  # what is there already may stay

@@ -9,6 +9,7 @@ import soundfile
 from greensv.errors import DataError
 from greensv.speaker.audio import AudioInfo, probe_audio, read_audio
 from greensv.speaker.audio_header import WavLayout, read_header
+from greensv.speaker.manifest import measure
 
 RATE = 16_000
 
@@ -87,6 +88,29 @@ def test_a_cut_off_wav_file_is_named_and_its_loss_counted(tmp_path: Path) -> Non
         probe_audio(path)
     with pytest.raises(DataError, match="50 of 150 samples"):
         read_audio(path, sample_rate_hz=RATE, start=0, num_samples=10)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_less_than_one_sample_of_each_channel_is_none(tmp_path: Path, size: int) -> None:
+    stereo = chunk(b"fmt ", struct.pack("<HHIIHH", 1, 2, RATE, 4 * RATE, 4, 16))
+    path = tmp_path / "short.wav"
+    path.write_bytes(riff(stereo, chunk(b"data", RAMP[:size])))
+    with pytest.raises(DataError, match=r"short\.wav holds no samples"):
+        probe_audio(path)
+
+
+@pytest.mark.parametrize(
+    ("channels", "rate", "block", "bits"),
+    [(1, 2**31, 2, 16), (1, 2**32 - 1, 2, 16), (32_768, RATE, 32_768, 8), (1, RATE, 0, 0)],
+)
+def test_a_header_that_says_what_no_audio_has_is_an_error(
+    tmp_path: Path, channels: int, rate: int, block: int, bits: int
+) -> None:
+    fmt = chunk(b"fmt ", struct.pack("<HHIIHH", 1, channels, rate, 0, block, bits))
+    path = tmp_path / "odd.wav"
+    path.write_bytes(riff(fmt, chunk(b"data", bytes(65_536))))
+    measured = measure([str(path)], sample_rate_hz=RATE, cache_dir=tmp_path / "cache", is_resampled=True)
+    assert [skipped.path for skipped in measured.skipped] == [str(path)]
 
 
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000 + 36])

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from greensv.errors import DataError
-from greensv.speaker.manifest import find_audio
+from greensv.speaker.manifest import find_audio, measure
 
 
 def touch(root: Path, *names: str) -> None:
@@ -26,12 +26,23 @@ def test_links_are_followed_but_not_round_in_circles(tmp_path: Path) -> None:
     (tmp_path / "data/up").symlink_to(tmp_path / "data")
     (tmp_path / "data/bert/round").symlink_to(tmp_path / "data/bert")
     (tmp_path / "disk/anna/back").symlink_to(tmp_path / "disk")
-    expected = ["anna/1.wav", "anna/back/anna/1.wav", "bert/2.wav", "folder.wav/3.wav", "one.wav"]
+    (tmp_path / "data/gone.txt").symlink_to(tmp_path / "nowhere")
+    expected = ["anna/1.wav", "anna/back/anna/1.wav", "bert/2.wav", "folder.wav/3.wav", "gone.wav", "one.wav"]
     found = find_audio(tmp_path / "data", (".wav",))
     assert [Path(path).relative_to(tmp_path / "data").as_posix() for path in found if "back" not in path] == [
         name for name in expected if "back" not in name
     ]
     assert sum("back" in path for path in found) <= 1
+
+
+def test_a_link_that_leads_nowhere_is_counted_as_a_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/gone.wav").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "data/itself.wav").symlink_to(tmp_path / "data/itself.wav")
+    found = find_audio(tmp_path / "data", (".wav",))
+    measured = measure(found, sample_rate_hz=16_000, cache_dir=tmp_path / "cache")
+    assert [Path(skipped.path).name for skipped in measured.skipped] == ["gone.wav", "itself.wav"]
+    assert measured.skipped[0].reason == "is missing"
 
 
 def test_progress_counts_folders(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import shutil
+import struct
 import subprocess
 import tempfile
 from functools import cache
@@ -118,6 +119,17 @@ def test_a_cut_off_file_is_named(tmp_path: Path, name: str, options: tuple[str, 
         probe_audio(path)
 
 
+def box(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), name) + body
+
+
+def track_with_descriptors(descriptors: bytes) -> bytes:
+    """A track of sound without a time scale, whose `esds` holds the descriptors."""
+    description = box(b"stsd", bytes(8) + box(b"mp4a", bytes(28) + box(b"esds", bytes(4) + descriptors)))
+    media = box(b"mdhd", bytes(20)) + box(b"hdlr", bytes(8) + b"soun") + box(b"minf", box(b"stbl", description))
+    return box(b"moov", box(b"trak", box(b"mdia", media)))
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -126,6 +138,8 @@ def test_a_cut_off_file_is_named(tmp_path: Path, name: str, options: tuple[str, 
         b"\0\0\0\x10ftypM4A ",
         b"\0\0\0\x0cmoov\0\0\0\x08",
         b"\0\0\0\x20moov\0\0\0\x18trak\0\0\0\x10mdia" + b"\0\0\0\x08hdlr",
+        track_with_descriptors(b"\x03"),
+        track_with_descriptors(b"\x03\x80\x80\x80"),
     ],
 )
 def test_what_is_no_mp4_is_named(tmp_path: Path, data: bytes) -> None:
@@ -156,16 +170,34 @@ def test_without_a_decoder_it_is_said_what_to_install_before_anything_is_measure
         measure([str(path)], sample_rate_hz=RATE, cache_dir=tmp_path)
 
 
-@needs_ffmpeg
-def test_the_command_that_the_message_gives_converts_a_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "id 1"
-    folder.mkdir()
-    encode(folder, "it's.m4a")
+def convert(folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Runs the command that the message gives; returns its exit status."""
     with monkeypatch.context() as patch:
         patch.setattr(compressed_audio, "_has_torchcodec", lambda: False)
         patch.setenv("PATH", "")
         with pytest.raises(DataError) as caught:
             compressed_audio.check_decoder()
     command = str(caught.value).partition("train on: ")[2].partition("; then remove")[0]
-    subprocess.run(command.replace("DIR", str(tmp_path)), shell=True, check=True)
+    run = subprocess.run(command.replace("DIR", str(folder)), shell=True, check=False, capture_output=True)
+    return run.returncode
+
+
+@needs_ffmpeg
+def test_the_command_that_the_message_gives_converts_a_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "id 1"
+    folder.mkdir()
+    encode(folder, "it's.m4a")
+    (folder / "it's.part").write_bytes(b"of an interrupted run")
+    assert convert(tmp_path, monkeypatch) == 0
     assert abs(probe_audio(folder / "it's.flac").num_samples - NUM_SAMPLES) < 2_048
+    assert sorted(path.name for path in folder.iterdir()) == ["it's.flac", "it's.m4a"]
+
+
+@needs_ffmpeg
+def test_a_conversion_that_fails_leaves_no_file_that_looks_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = encode(tmp_path, "cut.m4a", "-movflags", "+faststart")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert convert(tmp_path, monkeypatch) != 0
+    assert not (tmp_path / "cut.flac").exists()

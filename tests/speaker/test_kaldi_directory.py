@@ -1,4 +1,6 @@
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +38,19 @@ def test_the_root_and_its_direct_sub_folders_are_found(root: Path) -> None:
     assert find_kaldi_directories(root) == [root / "train"]
     (root / "wav.scp").write_text("a b\n")
     assert find_kaldi_directories(root) == [root, root / "train"]
+
+
+def test_a_folder_that_may_not_be_entered_is_no_data_directory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "lost+found").mkdir()
+    stat = os.stat
+
+    def forbidden(path: Any, **more: Any) -> os.stat_result:  # the tests may run as root, whom nobody stops
+        if "lost+found/" in os.fspath(path):
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **more)
+
+    monkeypatch.setattr(os, "stat", forbidden)
+    assert find_kaldi_directories(root) == [root / "train"]
 
 
 def test_a_missing_directory_is_named(root: Path) -> None:

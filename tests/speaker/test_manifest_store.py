@@ -85,6 +85,26 @@ def test_a_folder_that_cannot_be_written_is_said_and_nothing_lost(
         pass
 
 
+def test_segments_are_kept_where_the_merged_one_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(manifest_store, "MAX_SEGMENTS", 1)
+    for name in "ab":
+        remember(tmp_path, facts_of(**{name: 1}))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", full)
+        compact(tmp_path)
+    assert "No space left on device" in caplog.text
+    assert not len(recall(tmp_path, asked("a", "b")))
+    compact(tmp_path)
+    assert len(list(tmp_path.glob("*.npy"))) == 1
+    assert not len(recall(tmp_path, asked("a", "b")))
+
+
 def test_only_one_is_alone_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest_store, "_POLL_S", 0.001)
     waited, entered = threading.Event(), threading.Event()

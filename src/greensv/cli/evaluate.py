@@ -84,6 +84,7 @@ def evaluate(
         Embedder,
         Normalisation,
         check_calibration,
+        check_strangers,
         describe_scoring,
         embed_cohort,
         load_cohort,
@@ -111,11 +112,19 @@ def evaluate(
         cohort = None
         if options.cohort is not None:
             cohort = load_cohort(
-                options.cohort, plugins=plugins, data_root=options.data_root, sample_rate_hz=rate, progress=progress
+                options.cohort,
+                plugins=plugins,
+                data_root=options.data_root,
+                per_speaker=options.cohort_utterances,
+                sample_rate_hz=rate,
+                progress=progress,
             )
+            for protocol, _ in protocols:  # now, and not when hours have gone into embeddings
+                check_strangers(cohort, protocol, name=options.cohort.name)
         scoring = describe_scoring(
             cohort,
             name=options.cohort.name if options.cohort else "",
+            per_speaker=options.cohort_utterances,
             top_n=options.top_n,
             is_mean_subtracted=options.subtract_cohort_mean,
             network_sha256=weights_sha256(checkpoint),
@@ -123,9 +132,9 @@ def evaluate(
         if calibration is not None and options.calibration is not None:
             check_calibration(calibration, scoring, options.calibration)
         normalisation = Normalisation()
-        if cohort is not None and options.cohort is not None:
+        if cohort is not None:
             normalisation = Normalisation(
-                cohort=embed_cohort(embedder, cohort, name=options.cohort.name, per_speaker=options.cohort_utterances),
+                cohort=embed_cohort(embedder, cohort),
                 top_n=options.top_n,
                 is_mean_subtracted=options.subtract_cohort_mean,
             )

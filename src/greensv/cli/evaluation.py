@@ -52,10 +52,8 @@ class Embedder:
 class Cohort:
     """Speakers to normalise scores with: the mean embedding of each, and the mean of all utterances' embeddings."""
 
-    name: str
     means: "NDArray[np.float32]"
     overall_mean: "NDArray[np.float32]"
-    utterances: "Utterances"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,15 +74,27 @@ class Scored:
 
 
 def describe_scoring(
-    cohort: "Utterances | None", *, name: str, top_n: int, is_mean_subtracted: bool, network_sha256: str
+    cohort: "Utterances | None",
+    *,
+    name: str,
+    per_speaker: int | None,
+    top_n: int,
+    is_mean_subtracted: bool,
+    network_sha256: str,
 ) -> dict[str, Any]:
-    """Returns how scores come about, in JSON values: what a calibration of them must know."""
+    """Returns how scores come about, in JSON values: what a calibration of them must know.
+
+    A cohort's name does not tell it from others, so `cohort_digest` does: the first 16 hexadecimal digits of the
+    SHA-256 of the sorted names of the utterances that are used, each ended by a newline.
+    """
     if cohort is None:
         return {"method": "cosine", "network_sha256": network_sha256}
     return {
         "method": "as-norm" if top_n else "cosine",
         "cohort": name,
+        "cohort_digest": hashlib.sha256("".join(f"{name}\n" for name in sorted(cohort.ids)).encode()).hexdigest()[:16],
         "num_cohort_speakers": cohort.num_speakers,
+        "cohort_utterances": per_speaker,
         "top_n": top_n,
         "is_mean_subtracted": is_mean_subtracted,
         "network_sha256": network_sha256,
@@ -103,7 +113,6 @@ def score_protocol(embedder: Embedder, protocol: "Protocol", normalisation: Norm
     if cohort is None:
         scores = score_protocol_pairs(embeddings, protocol)
         return Scored(scores=scores, qualities=protocol_qualities(protocol, embeddings, max_duration_s=MAX_UTTERANCE_S))
-    _check_strangers(cohort, protocol)
     means = cohort.means
     if normalisation.is_mean_subtracted:
         embeddings, means = embeddings - cohort.overall_mean, means - cohort.overall_mean
@@ -120,39 +129,37 @@ def score_protocol(embedder: Embedder, protocol: "Protocol", normalisation: Norm
     return Scored(scores=scores, qualities=qualities)
 
 
-def embed_cohort(embedder: Embedder, utterances: "Utterances", *, name: str, per_speaker: int | None) -> Cohort:
-    """Returns the cohort that some utterances make.
-
-    Args:
-        embedder: embeds them.
-        utterances: of speakers that no pair has.
-        name: of the cohort, for the description of the scores.
-        per_speaker: of each speaker so many utterances at the most, in the corpus's order; None for all.
-    """
+def embed_cohort(embedder: Embedder, utterances: "Utterances") -> Cohort:
+    """Returns the cohort that some utterances make; their speakers must be in no pair, see `check_strangers`."""
     import numpy as np
 
-    from greensv.speaker.corpus import select
     from greensv.speaker.score_normalisation import speaker_means
 
-    if per_speaker is not None:
-        order = np.argsort(utterances.speakers, kind="stable")
-        begins = np.searchsorted(utterances.speakers[order], np.arange(utterances.num_speakers))
-        rank = np.empty(len(order), dtype=np.int64)
-        rank[order] = np.arange(len(order)) - begins[utterances.speakers[order]]
-        utterances = select(utterances, np.flatnonzero(rank < per_speaker))
     embeddings = embedder.embed(utterances, "embedding the cohort")
     return Cohort(
-        name=name,
         means=speaker_means(embeddings, utterances.speakers),
         overall_mean=embeddings.mean(axis=0, dtype=np.float64).astype(np.float32),
-        utterances=utterances,
     )
 
 
 def load_cohort(
-    path: Path, *, plugins: "Plugins", data_root: Path | None, sample_rate_hz: int, progress: "Progress"
+    path: Path,
+    *,
+    plugins: "Plugins",
+    data_root: Path | None,
+    per_speaker: int | None,
+    sample_rate_hz: int,
+    progress: "Progress",
 ) -> "Utterances":
     """Returns a cohort's utterances: of a Kaldi data directory, or the training utterances of a study's dataset.
+
+    Args:
+        path: the data directory, or the study.
+        plugins: what is installed.
+        data_root: where relative paths of the data directory start; None for the folder above it.
+        per_speaker: of each speaker so many utterances at the most, in the corpus's order; None for all.
+        sample_rate_hz: the rate the audio must have.
+        progress: called as files are looked at.
 
     Raises:
         ConfigError: the path is neither.
@@ -160,17 +167,32 @@ def load_cohort(
     """
     from greensv.speaker.kaldi_directory import load_utterances, read_kaldi_directory
 
+    utterances: Utterances
     if (path / "wav.scp").is_file():
         directory = read_kaldi_directory(path, root=data_root or path.parent)
-        return load_utterances(directory, sample_rate_hz=sample_rate_hz, progress=progress)
-    if path.suffix == ".toml" or (path / "study.toml").is_file():
+        utterances = load_utterances(directory, sample_rate_hz=sample_rate_hz, progress=progress)
+    elif path.suffix == ".toml" or (path / "study.toml").is_file():
         dataset, root, options, cache_dir = study_dataset(path, plugins=plugins, data_root=None)
         corpus: Corpus = dataset.load(root, options, cache_dir=cache_dir, progress=progress)
-        return corpus.train
-    raise ConfigError(
-        f"{path} is no cohort: give a Kaldi data directory (wav.scp, utt2spk) or a study.toml, "
-        "whose dataset's training utterances are taken"
-    )
+        utterances = corpus.train
+    else:
+        raise ConfigError(
+            f"{path} is no cohort: give a Kaldi data directory (wav.scp, utt2spk) or a study.toml, "
+            "whose dataset's training utterances are taken"
+        )
+    return utterances if per_speaker is None else _first_of_each_speaker(utterances, per_speaker)
+
+
+def _first_of_each_speaker(utterances: "Utterances", per_speaker: int) -> "Utterances":
+    import numpy as np
+
+    from greensv.speaker.corpus import select
+
+    order = np.argsort(utterances.speakers, kind="stable")
+    begins = np.searchsorted(utterances.speakers[order], np.arange(utterances.num_speakers))
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order)) - begins[utterances.speakers[order]]
+    return select(utterances, np.flatnonzero(rank < per_speaker))
 
 
 def study_dataset(study: Path, *, plugins: "Plugins", data_root: Path | None) -> tuple[Any, Path | None, Any, Path]:
@@ -204,8 +226,10 @@ def check_calibration(calibration: "Calibration", scoring: Mapping[str, Any], pa
         if calibration.scoring.get(key) != scoring.get(key)
     ]
     if differing:
+        cohorts = calibration.scoring.get("cohort_digest"), scoring.get("cohort_digest")
+        other = "scores with another cohort" if None not in cohorts and cohorts[0] != cohorts[1] else "other scores"
         raise ConfigError(
-            f"calibration {path} was fitted to other scores ({'; '.join(differing)}); "
+            f"calibration {path} was fitted to {other} ({'; '.join(differing)}); "
             "score as it was fitted, or fit one with --fit-calibration"
         )
 
@@ -218,12 +242,15 @@ def weights_sha256(checkpoint: Path) -> str:
     return hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
 
 
-def _check_strangers(cohort: Cohort, protocol: "Protocol") -> None:
+def check_strangers(cohort: "Utterances", protocol: "Protocol", *, name: str) -> None:
+    """Refuses a cohort, called `name`, that shares a speaker or a file with the pairs.
+
+    Raises:
+        DataError: naming some of what they share.
+    """
     from greensv.speaker.corpus import check_disjoint
 
     try:
-        check_disjoint(
-            cohort.utterances, protocol.utterances, first_name=f"cohort {cohort.name}", second_name=protocol.name
-        )
+        check_disjoint(cohort, protocol.utterances, first_name=f"cohort {name}", second_name=protocol.name)
     except DataError as error:
         raise DataError(f"a cohort is made of other speakers than those compared: {error}") from error

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from greensv.speaker.dataset import Protocol
 
 CALIBRATION_FILE = "calibration.json"
+KNOWN_QUALITIES = ("log_duration_min", "log_duration_max", "log_magnitude_min", "log_magnitude_max")
+"""What `protocol_qualities` tells of two recordings without a cohort."""
 
 
 @click.command(epilog="Example: greensv verify runs/NAME/trial-0003 monday.wav tuesday.wav")
@@ -64,15 +66,14 @@ def verify(  # noqa: PLR0913 - one per option
     order: --threshold; the calibration, at the prior --p-target and equal costs of both errors; the threshold of equal
     error rates on the development pairs, where the checkpoint holds one. Without any of them nothing is decided.
     """
-    from greensv.speaker.checkpoint import checkpoint_folder
     from greensv.speaker.device import resolve_device
 
     chosen_device = resolve_device(device)
     info, network = load_network(ctx, checkpoint)
-    beside = checkpoint_folder(checkpoint) / CALIBRATION_FILE
-    if calibration_path is None and beside.exists():
-        calibration_path = beside
-    calibration = None if calibration_path is None else _load_calibration(calibration_path, checkpoint)
+    if calibration_path is None:
+        calibration_path, calibration = _find_calibration(checkpoint)
+    else:
+        calibration = _load_calibration(calibration_path, checkpoint)
     protocol = _pair(first, second, sample_rate_hz=info.features.sample_rate_hz, is_resampled=resample)
     score, qualities = _score(network, protocol, features=info.features, device=chosen_device)
     llr = None if calibration is None else float(calibration.apply([score], qualities)[0])
@@ -125,7 +126,29 @@ def _rule(
     return None
 
 
+def _find_calibration(checkpoint: Path) -> "tuple[Path, Calibration] | tuple[None, None]":
+    """Returns the calibration beside the checkpoint, with a warning instead where it does not suit."""
+    from greensv.speaker.checkpoint import checkpoint_folder
+
+    path = checkpoint_folder(checkpoint) / CALIBRATION_FILE
+    if not path.exists():
+        return None, None
+    try:
+        return path, _load_calibration(path, checkpoint)
+    except (ConfigError, DataError) as error:
+        # Nobody asked for this file: it may lie there for `greensv evaluate`.
+        warning = click.style("warning:", fg="yellow")
+        click.echo(f"{warning} going on without the calibration beside the checkpoint: {error}", err=True)
+        return None, None
+
+
 def _load_calibration(path: Path, checkpoint: Path) -> "Calibration":
+    """Returns a calibration that suits the cosine of two recordings with this network.
+
+    Raises:
+        ConfigError: it is of another network's scores, or of scores that need a cohort.
+        DataError: it cannot be read, or needs measures that two recordings do not have.
+    """
     from greensv.cli.evaluation import weights_sha256
     from greensv.speaker.calibration import Calibration
 
@@ -141,7 +164,13 @@ def _load_calibration(path: Path, checkpoint: Path) -> "Calibration":
         how = f"{method} less the cohort's mean" if calibration.scoring.get("is_mean_subtracted") else method
         raise ConfigError(
             f"{path} calibrates scores by {how}, which need a cohort; two recordings have the cosine alone: fit a "
-            "calibration without a cohort, or give none"
+            "calibration without a cohort"
+        )
+    unknown = [name for name in calibration.qualities if name not in KNOWN_QUALITIES]
+    if unknown:
+        raise DataError(
+            f"{path} needs {', '.join(unknown)} of each pair, two recordings have {', '.join(KNOWN_QUALITIES)}; fit a "
+            "calibration without a cohort"
         )
     return calibration
 
@@ -217,7 +246,7 @@ def _print(record: dict[str, Any]) -> None:
 
     say(f"Score        {record['score']:.4f}  (cosine, from -1 to 1)")
     if record["probability"] is None:
-        say(f"Probability  unknown: no calibration is given, and there is no {CALIBRATION_FILE} beside the checkpoint")
+        say("Probability  unknown: no calibration is given, none beside the checkpoint suits")
     else:
         say(
             f"Probability  {record['probability']:.1%} that it is the same speaker (likelihood ratio "

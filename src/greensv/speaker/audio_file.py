@@ -16,7 +16,15 @@ import numpy as np
 import soundfile
 from jaxtyping import Float32, Int16
 
-from greensv.speaker.audio_header import AudioError, AudioInfo, WavLayout, read_header
+from greensv.speaker.audio_header import (
+    MAX_CHANNELS,
+    MAX_RATE_HZ,
+    MAX_SAMPLES,
+    AudioError,
+    AudioInfo,
+    WavLayout,
+    read_header,
+)
 from greensv.speaker.compressed_audio import decode_compressed, is_compressed, probe_compressed
 from greensv.speaker.mp3_length import count_samples, says_its_length
 from greensv.speaker.resampling import resample, resampled_length
@@ -37,8 +45,20 @@ def probe_audio(path: AnyPath) -> AudioInfo:
 
     Raises:
         AudioError: naming the file: it is missing, unreadable, cut off, of a format that nothing here reads, holds no
-            samples, or does not tell how many.
+            samples, does not tell how many, or tells what no audio has.
     """
+    info = _probe(path)
+    if info.sample_rate_hz <= MAX_RATE_HZ and info.num_channels <= MAX_CHANNELS and info.num_samples <= MAX_SAMPLES:
+        return info
+    reason = "is damaged: its header says what no audio has"
+    raise AudioError(
+        f"{path} {reason} ({info.sample_rate_hz} Hz, {info.num_channels} channels, {info.num_samples} samples); "
+        "replace the file",
+        reason=reason,
+    )
+
+
+def _probe(path: AnyPath) -> AudioInfo:
     fd = _open_descriptor(path)
     try:
         if is_compressed(name := os.fspath(path)):
@@ -187,7 +207,10 @@ def _opened(path: AnyPath) -> Iterator[tuple[AudioInfo, _Read]]:
 def _read_pcm16(path: AnyPath, fd: int, layout: WavLayout, start: int, stop: int) -> Integers:
     channels = layout.info.num_channels
     block = 2 * channels
-    data = os.pread(fd, (stop - start) * block, layout.data_offset + start * block)
+    try:
+        data = os.pread(fd, (stop - start) * block, layout.data_offset + start * block)
+    except OSError as error:  # a disk or a server that fails in the middle of a training
+        _raise_unreadable(Path(path), error)
     if len(data) < (stop - start) * block:
         raise _cut_off(path, stop - start - len(data) // block, stop - start)
     samples: Integers = np.frombuffer(data, dtype="<i2")
@@ -242,7 +265,7 @@ def _open_descriptor(path: AnyPath) -> int:
 
 def _open(path: AnyPath) -> soundfile.SoundFile:
     try:
-        return soundfile.SoundFile(path)
+        return soundfile.SoundFile(os.fsencode(path))  # as text, names that are not UTF-8 cannot be opened
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         _raise_unreadable(Path(path), error)
 
@@ -261,6 +284,9 @@ def _raise_unreadable(path: Path, error: Exception) -> NoReturn:
         raise AudioError(
             f"audio file {path} {reason}; replace the file or remove the utterance", reason=reason
         ) from None
+    if isinstance(error, OSError) and error.strerror:
+        reason = f"cannot be read: {error.strerror}"
+        raise AudioError(f"audio file {path} {reason}", reason=reason) from error
     reason = "is damaged or no audio file that libsndfile reads"
     raise AudioError(f"{path} {reason} ({error}); replace the file, or convert it to WAV or FLAC", reason=reason) from (
         error
@@ -282,7 +308,10 @@ def _info(path: AnyPath, file: soundfile.SoundFile) -> AudioInfo:
 
 def _mp3_length(path: AnyPath, guessed: int) -> int:
     """Returns `guessed` where the file says its length, else the count of its frames, if libsndfile decodes so many."""
-    data = Path(path).read_bytes()
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        _raise_unreadable(Path(path), error)
     if says_its_length(data):
         return guessed
     counted = count_samples(data)

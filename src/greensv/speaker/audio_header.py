@@ -18,6 +18,8 @@ _PCM, _EXTENSIBLE = 0x0001, 0xFFFE
 _PCM_SUBFORMAT = bytes.fromhex("0100000000001000800000aa00389b71")
 _UNKNOWN_SIZE = 0x7FFFF000
 """From here on a data chunk's size is a placeholder: sox and ffmpeg write such ones where they cannot seek back."""
+MAX_RATE_HZ, MAX_CHANNELS, MAX_SAMPLES = 2**31 - 1, 2**15 - 1, 2**40
+"""Beyond these a header is wrong, and `manifest_store` could not hold what it says; 2^40 samples are two years."""
 _FMT, _FMT_EXTENSIBLE = struct.Struct("<HHIIHH"), struct.Struct("<HHIIHHHHI16s")
 _CHUNK = struct.Struct("<4sI")
 
@@ -91,7 +93,9 @@ def _fmt(data: bytes) -> tuple[int, int, int, int] | None:
     if tag == _EXTENSIBLE and len(data) == _FMT_EXTENSIBLE.size:
         *_, valid_bits, _, subformat = _FMT_EXTENSIBLE.unpack(data)
         tag = _PCM if subformat == _PCM_SUBFORMAT and valid_bits == bits else 0
-    if tag != _PCM or not channels or not rate or block * 8 != bits * channels:
+    if tag != _PCM or not 0 < channels <= MAX_CHANNELS or not 0 < rate <= MAX_RATE_HZ:
+        return None
+    if not block or block * 8 != bits * channels:
         return None
     return channels, rate, block, bits
 
@@ -101,6 +105,8 @@ def _wav_header(fd: int, fmt: tuple[int, int, int, int] | None, offset: int, siz
         return None
     channels, rate, block, bits = fmt
     num_samples = size // block
+    if not num_samples:
+        return None
     num_present = (os.fstat(fd).st_size - offset) // block
     return WavLayout(
         info=AudioInfo(sample_rate_hz=rate, num_samples=num_samples, num_channels=channels),

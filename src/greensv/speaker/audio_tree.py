@@ -18,6 +18,7 @@ def find_audio(root: str | PathLike[str], suffixes: Sequence[str], progress: Pro
     """Returns the files below a folder, at any depth, whose names end with one of `suffixes`, sorted.
 
     Upper and lower case are the same. Links to folders are followed, unless they lead back to where they come from.
+    A link that leads nowhere is returned if its name is that of a file looked for: it is a file that is missing.
     Names that begin with a dot are left out: macOS puts such a companion beside each file it copies.
 
     Raises:
@@ -53,10 +54,14 @@ def _scan(endings: tuple[str, ...], folder: _Folder) -> tuple[list[str], list[_F
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.name.lower().endswith(endings) and entry.is_file():
+                is_named_so = entry.name.lower().endswith(endings)
+                if entry.is_symlink():
+                    if os.path.isdir(entry.path):  # noqa: PTH112 - a million names; pathlib is slow
+                        below += _linked(entry.path, folder)
+                    elif is_named_so:
+                        files.append(entry.path)
+                elif is_named_so and entry.is_file():
                     files.append(entry.path)
-                elif entry.is_symlink():
-                    below += _linked(entry.path, folder)
                 elif entry.is_dir():
                     below.append(_Folder(entry.path, folder.entered))
     except OSError as error:
@@ -67,8 +72,6 @@ def _scan(endings: tuple[str, ...], folder: _Folder) -> tuple[list[str], list[_F
 
 
 def _linked(path: str, folder: _Folder) -> list[_Folder]:
-    if not os.path.isdir(path):  # noqa: PTH112 - a million names; pathlib is slow
-        return []
     target = os.path.realpath(path)
     here = os.path.realpath(folder.path)
     if target in folder.entered or os.path.commonpath([target, here]) == target:

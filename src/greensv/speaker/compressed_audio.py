@@ -45,7 +45,8 @@ def check_decoder() -> None:
         "nothing here decodes .m4a, .mp4 and .aac files; install torchcodec (pip install 'greensv[m4a]', it needs "
         "FFmpeg's libraries) or the ffmpeg command, or convert the files once, which is the quickest to train on: "
         "find DIR -name '*.m4a' -print0 | xargs -0 -P 8 -I{} sh -c "
-        '\'ffmpeg -nostdin -v error -i "$1" -ar 16000 -ac 1 "${1%.m4a}.flac"\' _ {}; then remove the .m4a files'
+        '\'ffmpeg -nostdin -v error -xerror -y -i "$1" -ar 16000 -ac 1 -f flac "${1%.m4a}.part" '
+        '&& mv "${1%.m4a}.part" "${1%.m4a}.flac"\' _ {}; then remove the .m4a files'
     )
 
 
@@ -58,7 +59,7 @@ def probe_compressed(path: str, fd: int) -> AudioInfo:
     """
     try:
         info = _adts(path, os.pread(fd, os.fstat(fd).st_size, 0)) if _is_adts(os.pread(fd, 2, 0)) else _mp4(fd)
-    except (struct.error, IndexError, ZeroDivisionError, StopIteration) as error:
+    except (struct.error, IndexError, ZeroDivisionError) as error:
         raise AudioError(f"{path} {_DAMAGED}: its tables cannot be read; replace it", reason=_DAMAGED) from error
     if info is None:
         raise AudioError(f"{path} {_DAMAGED}: no sound is found in it; replace it", reason=_DAMAGED)
@@ -199,7 +200,9 @@ def _configured_channels(boxes: bytes) -> int:
     for tag, skipped in ((3, 3), (4, 13), (5, 0)):
         if not body or body[0] != tag:
             return 0
-        end_of_length = next(i for i in range(1, len(body)) if not body[i] & 0x80)
+        end_of_length = next((i for i in range(1, len(body)) if not body[i] & 0x80), None)
+        if end_of_length is None:
+            return 0
         body = body[end_of_length + 1 + skipped :]
     # AudioSpecificConfig: 5 bits of object type, 4 of the rate's index, 4 of channels; index 15: another form
     return 0 if (body[0] & 7) << 1 | body[1] >> 7 == 15 else body[1] >> 3 & 15

@@ -12,7 +12,8 @@ from greensv.errors import DataError
 from greensv.speaker.audio_defects import NUM_EXAMPLES, Defect, find_defects
 from greensv.speaker.corpus import check_disjoint
 from greensv.speaker.dataset import Corpus, Dataset, Progress, Protocol, Skipped, Utterances
-from greensv.speaker.manifest import MAX_SKIPPED_SHARE, read_headers
+from greensv.speaker.manifest import read_headers
+from greensv.speaker.skipping import FEWEST_TOO_MANY, SHARE_TOO_MANY
 from greensv.speaker.trial_list import count_repetitions
 
 
@@ -101,9 +102,11 @@ def check_data(dataset: Dataset, root: Path | None, options: Any, *, checking: C
     protocols = [_check_protocol(protocol, checking) for protocol in (corpus.dev, *tests)]
     problems += _overlaps(corpus, tests)
     problems += _wrong_rates(corpus, tests, checking)
-    problems += _undecodable("the training data", train, allowed_share=MAX_SKIPPED_SHARE)
+    # As many as a training leaves out before it stops.
+    num_allowed = max(FEWEST_TOO_MANY, SHARE_TOO_MANY * train.num_utterances)
+    problems += _undecodable("the training data", train, num_allowed=num_allowed)
     for protocol in protocols:
-        problems += _undecodable(f"protocol {protocol.name}", protocol.part, allowed_share=0.0)
+        problems += _undecodable(f"protocol {protocol.name}", protocol.part, num_allowed=0)
     return DataCheck(
         train=train,
         dev=protocols[0],
@@ -189,10 +192,10 @@ def _wrong_rates(corpus: Corpus, tests: Iterable[Protocol], checking: Checking) 
     ]
 
 
-def _undecodable(name: str, part: PartCheck, *, allowed_share: float) -> list[str]:
+def _undecodable(name: str, part: PartCheck, *, num_allowed: float) -> list[str]:
     unusable = [defect for defect in part.defects if defect.is_unusable]
     num_files = sum(defect.num_files for defect in unusable)
-    if num_files <= allowed_share * part.num_utterances:
+    if num_files <= num_allowed:
         return []
     return [
         f"{num_files:,} of {part.num_utterances:,} files of {name} cannot be decoded, such as "

@@ -142,7 +142,8 @@ def find_kaldi_directories(root: Path) -> Sequence[Path]:
     """
     if not root.is_dir():
         raise DataError(f"no data directory {root}; give the folder that holds the data")
-    return [path for path in (root, *sorted(root.iterdir())) if (path / WAV_SCP).is_file()]
+    # `Path.is_file` would raise for a folder that may not be entered, such as lost+found.
+    return [path for path in (root, *sorted(root.iterdir())) if os.path.isfile(path / WAV_SCP)]  # noqa: PTH113
 
 
 def _read_table(path: Path, *, expected: str) -> dict[str, tuple[int, str]]:

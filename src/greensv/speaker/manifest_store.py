@@ -60,10 +60,13 @@ def recall(folder: Path, facts: Facts) -> NDArray[np.intp]:
     return np.flatnonzero(facts["num_samples"] == 0)
 
 
-def remember(folder: Path, facts: Facts) -> None:
-    """Adds a segment. Where the folder cannot be written, says so and goes on: the files are measured again then."""
+def remember(folder: Path, facts: Facts) -> bool:
+    """Adds a segment; returns whether the facts are kept.
+
+    Where the folder cannot be written, says so and goes on: the files are measured again then.
+    """
     if not len(facts):
-        return
+        return True
     try:
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{time.time_ns():020d}-{os.getpid()}-{threading.get_ident()}"
@@ -77,13 +80,14 @@ def remember(folder: Path, facts: Facts) -> None:
             raise
     except OSError as error:
         logger.warning("the lengths of audio files cannot be kept in %s: %s", folder, error)
+        return False
+    return True
 
 
 def compact(folder: Path) -> None:
     """Merges the segments into one where there are many. Only for who is `alone`."""
     segments = _segments(folder)
-    if len(segments) > MAX_SEGMENTS:
-        remember(folder, _load(folder))
+    if len(segments) > MAX_SEGMENTS and remember(folder, _load(folder)):
         for segment in segments:
             segment.unlink(missing_ok=True)
         for leftover in folder.glob("unfinished-*"):

@@ -143,3 +143,15 @@ def test_a_missing_list_is_named(root: Path) -> None:
         load(root, train="data/voxceleb3")
     with pytest.raises(DataError, match=r"no trial list .*gone\.trials"):
         load(root, tests=("gone.trials",))
+
+
+def test_one_name_for_two_recordings_in_the_test_lists_is_refused(root: Path) -> None:
+    liste = root / "data/voxceleb1/liste"
+    (root / "more.txt").write_text(liste.read_text())
+    assert len(load_tests(root, test=("data/voxceleb1", "more.txt"))) == 1
+    (root / "more.txt").write_text(liste.read_text().replace("/00001.wav", "/00002.wav"))
+    for call in (load, load_tests):
+        with pytest.raises(
+            DataError, match=r"more\.txt:1: utterance 'id10270_.*00002\.wav of id10270, but another list"
+        ):
+            call(root, test=("data/voxceleb1", "more.txt"))

@@ -241,3 +241,12 @@ def test_of_a_recording_in_two_formats_one_is_read(root: Path, write_speech: Any
     corpus = load(root)
     assert len(corpus.train) + len(corpus.dev.utterances) == 12
     assert {Path(path).suffix for path in corpus.train.paths} == {".wav"}
+
+
+def test_a_folder_of_the_test_part_of_voxceleb2_is_not_trained_on(root: Path, write_speech: Any) -> None:
+    for folder in ("vox2_test_aac", "voxceleb2test/wav"):
+        write_speech(root / folder / "id00017/21Uxsk56VDQ/00001.wav")
+    write_speech(root / "vox2_latest/wav/id00018/21Uxsk56VDQ/00001.wav")
+    corpus = load(root)
+    found = {*corpus.train.speaker_names, *corpus.dev.utterances.speaker_names}
+    assert found == {*VOXCELEB2, "id00018"}

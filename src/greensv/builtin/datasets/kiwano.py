@@ -201,11 +201,21 @@ def _check_unique(path: Path, ids: tuple[str, ...], lines: list[int]) -> None:
 
 
 def _by_id(root: Path, options: KiwanoOptions) -> Mapping[str, tuple[str, str]]:
-    """Returns speaker and audio path of each utterance of the test lists."""
+    """Returns speaker and audio path of each utterance of the test lists.
+
+    Raises:
+        DataError: two lists name an utterance alike and do not mean the same speaker and audio; or as `read_liste`.
+    """
     known: dict[str, tuple[str, str]] = {}
     for name in options.test:
         listed = read_liste(root, name, options)
-        known.update(zip(listed.ids, zip(listed.speakers, listed.audio_paths, strict=True), strict=True))
+        entries = zip(listed.speakers, listed.audio_paths, strict=True)
+        for utterance, entry, line in zip(listed.ids, entries, listed.lines, strict=True):
+            if known.setdefault(utterance, entry) != entry:
+                raise DataError(
+                    f"{listed.path}:{line}: utterance {utterance!r} is {entry[1]} of {entry[0]}, but another list of "
+                    f"`test` says {known[utterance][1]} of {known[utterance][0]}; rename it in one of the two"
+                )
     return known
 
 

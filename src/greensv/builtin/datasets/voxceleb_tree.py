@@ -32,6 +32,8 @@ _PLACES = {
     "voxceleb2": ("dev/wav", "dev/flac", "dev/aac", "dev/m4a", "dev", "wav", "flac", "aac", "m4a", "."),
 }
 """Below the corpus's own folder; `test` of VoxCeleb2 is left alone. From the cheapest audio to the dearest."""
+_TEST = re.compile(r"(?<![a-z])test")
+"""In a folder's name: `vox2_test_aac`, but not `vox2_latest`."""
 _NAMES = {"voxceleb1": ("voxceleb1", "vox1"), "voxceleb2": ("voxceleb2", "vox2")}
 
 
@@ -141,8 +143,10 @@ def _places(root: Path, corpus: Literal["voxceleb1", "voxceleb2"]) -> Iterator[P
 
 
 def _tops(root: Path, corpus: Literal["voxceleb1", "voxceleb2"]) -> list[Path]:
-    """Returns the folders named after the corpus, those of compressed audio last."""
+    """Returns the folders named after the corpus, those of compressed audio last, of VoxCeleb2 without the test's."""
     named = [path for path in root.iterdir() if path.name.lower().startswith(_NAMES[corpus]) and path.is_dir()]
+    if corpus == "voxceleb2":
+        named = [path for path in named if not _TEST.search(path.name.lower())]
     return sorted(named, key=lambda path: (any(word in path.name.lower() for word in ("m4a", "aac")), path.name))
 
 
