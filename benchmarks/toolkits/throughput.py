@@ -89,7 +89,7 @@ COMPARISONS = {
         ours=greensv("resnet", NARROW, "--precision", "auto", "--augment"),
         theirs=["--recipe", "train_resnet", "--channels", "32", "32", "64", "64", "--augment"],
         batch_size=32,
-        num_steps=5,
+        num_steps=4,
     ),
     "ecapa-defaults": Comparison(
         what="ECAPA-TDNN, 1,024 channels, each tool's own defaults, augmented",
@@ -97,7 +97,7 @@ COMPARISONS = {
         ours=greensv("ecapa-tdnn", ECAPA, "--precision", "auto", "--augment"),
         theirs=["--recipe", "train_ecapa_tdnn", "--augment"],
         batch_size=32,
-        num_steps=5,
+        num_steps=4,
     ),
 }
 

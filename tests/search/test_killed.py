@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from greensv.units import j_from_uj
-from tiny.study import STUDY_TOML, Lab, install
-from tiny.work import SLEEP_VARIABLE
+from tiny.study import STEPS, STUDY_TOML, Lab, install
+from tiny.work import QUICK_VARIABLE, SLEEP_VARIABLE
 
 
 def test_after_a_kill_in_mid_trial_the_next_search_charges_it_and_runs_its_candidate_again(lab: Lab, tmp_path: Path):
@@ -18,8 +18,9 @@ def test_after_a_kill_in_mid_trial_the_next_search_charges_it_and_runs_its_candi
     environment = {
         **install(tmp_path),
         "XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"],
-        # Long enough that the killed process is in a trial's training, the probe over.
-        SLEEP_VARIABLE: "0.3",
+        # The probes of the space's two ends are quick, and so are two steps of the trial; the next never ends.
+        QUICK_VARIABLE: str(2 * STEPS + 2),
+        SLEEP_VARIABLE: "600",
     }
     command = [sys.executable, "-u", "-m", "greensv", "search", str(study_file), "--storage", lab.url]
     process = subprocess.Popen(
@@ -35,7 +36,7 @@ def test_after_a_kill_in_mid_trial_the_next_search_charges_it_and_runs_its_candi
         said.append(line)
         if line.startswith("trial 0: tiny"):
             break
-    time.sleep(0.5)  # a few of its steps, which take 3 s in all
+    time.sleep(0.5)  # most often it is in its third step by now, and never beyond
     process.send_signal(signal.SIGKILL)
     process.stdout.close()
     assert process.wait(timeout=60) == -signal.SIGKILL, said

@@ -13,9 +13,10 @@ import optuna
 import pytest
 import torch
 
+from greensv import __version__
 from greensv.energy.budget import Statement
-from greensv.errors import BudgetError, CheckpointError, StudyError
-from greensv.search import gate
+from greensv.errors import BudgetError, CheckpointError, DataError, MeterError, StudyError
+from greensv.search import gate, retrain_job
 from greensv.search.events import Event, Progressed, Stepped
 from greensv.search.front import knee, pareto_front
 from greensv.search.retrain import choose_trials
@@ -25,6 +26,8 @@ from greensv.trial_record import TrialRecord
 from greensv.units import j_from_kwh, j_from_uj
 from tiny.study import CHEAPEST_J, FULL_STEPS, Lab
 from tiny.work import WORK
+
+STEPS_PER_EPOCH = 5
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +222,71 @@ def test_a_budget_too_small_saves_the_training_and_a_larger_one_continues(
     account(lab)
 
 
+@pytest.mark.parametrize("error", [MeterError("gone"), StudyError("gone"), DataError("gone"), KeyboardInterrupt()])
+def test_whatever_fails_between_two_steps_the_training_so_far_is_saved(
+    lab: Lab, error: BaseException, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("greensv.search.measuring.LOSS_INTERVAL_S", 0.0)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Stepped) and event.step == 7:
+            raise error
+
+    lab.on_event = listen
+    with pytest.raises(type(error)):
+        lab.retrain(lab.records()[0])
+    assert saved_step(lab) == 7
+    account(lab)
+
+
+def test_what_fails_inside_a_step_passes_and_leaves_the_last_good_state(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    def fail_in_the_next_epoch() -> None:
+        if state_of(lab).exists():
+            raise MeterError("gone")
+
+    monkeypatch.setattr(WORK, "on_step", fail_in_the_next_epoch)
+    with pytest.raises(MeterError, match="gone"):
+        lab.retrain(lab.records()[0])
+    assert saved_step(lab) == STEPS_PER_EPOCH
+
+
+@pytest.mark.parametrize(("interval_s", "expected"), [(0.0, 3), (1e9, None)])
+def test_a_long_epoch_is_saved_in_between(
+    lab: Lab, interval_s: float, expected: int | None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("greensv.search.measuring.LOSS_INTERVAL_S", 0.0)
+    monkeypatch.setattr(retrain_job, "SAVE_INTERVAL_S", interval_s)
+    found: list[int | None] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Stepped) and event.step == 4:
+            found.append(saved_step(lab) if state_of(lab).exists() else None)
+
+    lab.on_event = listen
+    lab.retrain(lab.records()[0])
+    assert found == [expected]
+
+
+def test_the_record_of_a_retraining_says_what_computed_it_and_not_the_search(lab: Lab):
+    record = dataclasses.replace(lab.records()[0], device="a GPU of yore", versions={"greensv": "0.0.1"})
+    (result,) = lab.retrain(record).results
+    provenance = read_checkpoint(folder_of(lab, 0))[0].provenance
+    for found in (result, provenance):
+        assert found["device"].startswith("CPU")
+        assert found["precision"] == lab.records()[0].precision
+        assert found["num_processes"] == 1
+    assert provenance["versions"]["backbone tiny"] == "tiny 0"
+    assert provenance["versions"]["greensv"] == __version__
+
+
+def state_of(lab: Lab) -> Path:
+    return folder_of(lab, 0) / "training.pt"
+
+
+def saved_step(lab: Lab) -> int:
+    return int(torch.load(state_of(lab), weights_only=False)["training"]["step"])
+
+
 def test_a_saved_training_of_something_else_is_refused(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("greensv.search.measuring.LOSS_INTERVAL_S", 0.0)
     record = lab.records()[0]
@@ -233,8 +301,12 @@ def test_a_saved_training_of_something_else_is_refused(lab: Lab, monkeypatch: py
 def test_development_speakers_return_to_the_training_data(tmp_path: Path):
     lab = Lab(folder=tmp_path)
     lab.search(max_trials=1, dataset={"options": {"rejoins": True}})
+    assert {e.total for e in lab.events if isinstance(e, Progressed) and e.what == "decoding audio"} == {40, 20}
+    lab.events.clear()
     (result,) = lab.retrain(lab.records()[0]).results
     assert result["num_steps"] == 4 * (60 // 8)
+    decoded = [e.total for e in lab.events if isinstance(e, Progressed) and e.what == "decoding audio"]
+    assert decoded == [60], "each file once"
     lab.close()
 
 

@@ -9,11 +9,13 @@ import pytest
 from greensv.config import DatasetConfig
 from greensv.energy.meter import Domain
 from greensv.errors import BudgetError, ConfigError, StudyError
-from greensv.search.events import BudgetMoved, MetersChosen, Progressed, Stepped, TrialEnded, TrialStarted
+from greensv.search import gate, measuring
+from greensv.search.events import BudgetMoved, Event, MetersChosen, Progressed, Stepped, TrialEnded, TrialStarted
 from greensv.search.runner import component_versions
 from greensv.search.workbench import dataset_arguments
 from greensv.units import j_from_kwh, j_from_uj
 from tiny.study import CHEAPEST, CHEAPEST_J, DEAREST, DEAREST_J, FULL_STEPS, STEPS, Lab, study_data
+from tiny.work import WORK
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +169,31 @@ def test_a_phase_with_another_crop_is_measured_on_steps_of_its_own(lab: Lab):
     assert j_from_kwh(record.measured_energy_kwh or 0) == pytest.approx(STEPS * CHEAPEST_J, rel=0.03)
     # The five steps that the longer crops were measured on are charged to the trial.
     assert j_from_kwh(record.charged_energy_kwh or 0) == pytest.approx((STEPS + 5) * CHEAPEST_J, rel=0.05)
+
+
+def test_a_probe_of_another_crop_that_is_slower_than_the_budget_would_pay_a_whole_epoch_of_keeps_the_trial(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in {"MIN_PROBE_STEPS": 1, "PROBE_WARMUP_STEPS": 1, "PROBE_S": -1.0}.items():
+        monkeypatch.setattr(measuring, name, value)
+    monkeypatch.setattr(gate, "FIRST_LOOK_S", 0.0)
+    monkeypatch.setattr(gate, "LOOK_INTERVAL_S", 0.0)
+    monkeypatch.setattr(WORK, "step_sleep_s", 0.05)  # longer than the metering interval
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Stepped) and event.what == "trial 0" and event.step == STEPS:
+            WORK.factor = 700.0
+
+    lab.on_event = listen
+    phase = study_data()["recipe"]["phases"][0]
+    longer = {**phase, "name": "long crops", "crop_s": 0.4, "num_epochs": 2}
+    # The probe's two steps use 2.3 kJ, and a whole epoch of them would use 5.7 kJ.
+    lab.search(budget_j=5_000.0, max_trials=1, recipe={"phases": [phase, longer]}, backbones={"tiny": CHEAPEST})
+    record = lab.records()[0]
+    assert (record.state, record.reason) == ("complete", "")
+    assert record.joules_per_step == pytest.approx(CHEAPEST_J, rel=0.1), "what the cost model learns from"
+    assert j_from_kwh(record.train_energy_kwh or 0) == pytest.approx((20 + 10 * 700) * CHEAPEST_J, rel=0.3)
+    lab.audited()
 
 
 def test_development_speakers_who_return_to_training_count_in_the_full_recipe(lab: Lab):

@@ -2,8 +2,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
+from greensv.search.events import Event, Noted
 from greensv.search.skips import told_skipped
 from greensv.speaker.dataset import Skipped
 from tiny.study import Lab
@@ -47,6 +50,42 @@ def test_what_a_search_and_a_retraining_could_not_read_is_counted_and_told(
     ((name, reason),) = (line.split("\t") for line in (folder / "skipped.tsv").read_text().splitlines())
     assert name == str(path)
     assert "train3-1.flac" in reason
+
+
+def test_noise_that_a_search_and_a_retraining_could_not_read_is_counted_and_told(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    noises = tmp_path / "noises"
+    noises.mkdir()
+    for number in range(2):
+        soundfile.write(noises / f"{number}.wav", np.random.default_rng(number).normal(0, 0.1, 16_000), 16_000)
+    augmentation = {"noise_root": str(noises), "disturbances": [{"kind": "noise", "probability": 1.0}]}
+    lost = noises / "0.wav"
+
+    def lose(said: Event) -> None:
+        # Every crop of the first trial is disturbed; the file was listed before.
+        if isinstance(said, Noted) and "training speakers" in said.text:
+            lost.unlink(missing_ok=True)
+
+    lab.on_event = lose
+    lab.search(max_trials=1, recipe={"augmentation": augmentation})
+    record = lab.records()[0]
+    assert (record.state, record.num_skipped) == ("complete", 1)
+    told = "noise and room files that could not be read, crops being left without them: 1"
+    assert f"trial 0: {told} (such as {lost}): no audio file the file" in lab.notes()
+
+    lost.write_bytes(b"")
+    (noises / "1.wav").unlink()
+    for number in range(1, 20):
+        soundfile.write(noises / f"{number}.wav", np.random.default_rng(number).normal(0, 0.1, 16_000), 16_000)
+    (result,) = lab.retrain(record).results
+    assert result["num_skipped"] == 1
+    ((name, reason),) = (
+        line.split("\t") for line in (Path(result["checkpoint"]) / "skipped.tsv").read_text().splitlines()
+    )
+    assert name == str(lost)
+    assert "is empty" in reason
 
 
 def test_what_the_corpus_leaves_out_is_told_before_anything_is_trained(lab: Lab, monkeypatch: pytest.MonkeyPatch):

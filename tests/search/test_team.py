@@ -15,14 +15,15 @@ import torch
 from greensv.errors import ConfigError, TrainingError
 from greensv.search import crew
 from greensv.search.crew import check_one_machine, is_follower, num_launched
-from greensv.search.events import TrialStarted
+from greensv.search.events import Stepped, TrialStarted
 from greensv.speaker.checkpoint import read_checkpoint
 from greensv.speaker.distributed import Team
-from greensv.units import kwh_from_j
-from tiny.study import CHEAPEST, DEAREST, FULL_STEPS, STUDY_TOML, Lab, install, on
-from tiny.work import SLEEP_VARIABLE, WORK
+from tiny.study import CHEAPEST, DEAREST, FULL_STEPS, STEPS, STUDY_TOML, Lab, install, on
+from tiny.work import QUICK_VARIABLE, SLEEP_VARIABLE, WORK
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "greensv")
+PROBE_STEPS = 2 * STEPS
+"""The probes of both ends of the space are so quick that they take all steps of a search's training."""
 
 
 @pytest.fixture(scope="module")
@@ -31,49 +32,38 @@ def installed(tmp_path_factory: pytest.TempPathFactory, voices: Path) -> Mapping
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory, installed: Mapping[str, str]) -> Iterator[tuple[Lab, str]]:
-    """A search of two processes, and what it said."""
+def searched(tmp_path_factory: pytest.TempPathFactory, installed: Mapping[str, str]) -> Iterator[tuple[Lab, str, str]]:
+    """A search of two processes, and what it said: one of them dies, it is continued, and at last interrupted."""
     lab = Lab(folder=tmp_path_factory.mktemp("searched"))
-    done = command(lab, installed, "search", study_file(lab), "--budget-kwh", "1", "--max-trials", "2")
-    assert done.returncode == 0, done.stdout + done.stderr
-    yield lab, done.stdout
+    died = start_and_wait_for("^trial 0: tiny", lab, installed, num_quick_steps=PROBE_STEPS)
+    (follower,) = (pid for pid in children_of(died.pid) if rank_of(pid) == "1")
+    os.kill(follower, signal.SIGKILL)
+    first, _ = died.communicate(timeout=60)
+    assert died.returncode == 1, first
+    assert [record.state for record in lab.records()] == ["interrupted", "waiting", "waiting"]
+    lab.audited()
+    stopped = start_and_wait_for("^trial 3: tiny", lab, installed, num_quick_steps=PROBE_STEPS + 2 * STEPS)
+    stopped.send_signal(signal.SIGINT)
+    rest, _ = stopped.communicate(timeout=60)
+    yield lab, first, rest
     lab.close()
 
 
-def study_file(lab: Lab, **narrowing: int) -> str:
+def study_file(lab: Lab) -> str:
     path = lab.folder / "study.toml"
     text = STUDY_TOML.replace("batch_size = 8", 'batch_size = 8\nprecision = "fp32"')
-    lines = "".join(f"{name} = {value}\n" for name, value in narrowing.items())
-    path.write_text(text.replace("[backbones.tiny]\n", f"[backbones.tiny]\n{lines}"))
+    path.write_text(text + "[energy.options.tiny]\npower_w = 0.0\n")
     return str(path)
 
 
-def command(lab: Lab, environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*TORCHRUN, *arguments, "--storage", lab.url],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def start_and_wait_for(line: str, lab: Lab, environment: Mapping[str, str]) -> "subprocess.Popen[str]":
-    """Starts a search of one candidate whose steps last 0.3 s, and returns when it has said `line`."""
+def start_and_wait_for(
+    line: str, lab: Lab, environment: Mapping[str, str], *, num_quick_steps: int
+) -> "subprocess.Popen[str]":
+    """Starts a search whose first steps are quick and whose others last 1 s; returns when it has said `line`."""
+    command = [*TORCHRUN, "search", study_file(lab), "--budget-kwh", "1", "--max-trials", "3", "--storage", lab.url]
     process = subprocess.Popen(
-        [
-            *TORCHRUN,
-            "search",
-            study_file(lab, **CHEAPEST),
-            "--budget-kwh",
-            "1",
-            "--max-trials",
-            "1",
-            "--storage",
-            lab.url,
-        ],
-        env={**environment, SLEEP_VARIABLE: "0.3"},
+        command,
+        env={**environment, QUICK_VARIABLE: str(num_quick_steps), SLEEP_VARIABLE: "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -95,68 +85,69 @@ def rank_of(pid: int) -> str:
     return dict(item.split("=", 1) for item in Path(f"/proc/{pid}/environ").read_text().split("\0") if item)["RANK"]
 
 
-def test_a_search_of_two_processes_finds_what_one_process_finds(searched: tuple[Lab, str], lab: Lab):
-    team, said = searched
-    assert said.count("probing the ends of the search space") == 1, "the follower is silent"
-    lab.search(max_trials=2, recipe={"precision": "fp32"})
-    for found, expected in zip(team.records(), lab.records(), strict=True):
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_a_follower_that_dies_ends_the_search_with_an_error_and_its_candidate_runs_again(
+    searched: tuple[Lab, str, str],
+):
+    team, first, _ = searched
+    assert "error: process 1 of 2 (counted from 0) has died" in first
+    records = team.records()
+    assert (records[0].state, records[2].state) == ("interrupted", "complete")
+    assert records[0].params == records[2].params == CHEAPEST
+
+
+def test_ctrl_c_ends_all_processes_cleanly(searched: tuple[Lab, str, str]):
+    team, _, rest = searched
+    assert "The search ended: interrupted; the same command continues." in rest
+    records = team.records()
+    assert [record.state for record in records] == ["interrupted", "complete", "complete", "interrupted", "waiting"]
+    team.audited()
+
+
+def test_a_search_of_two_processes_finds_what_one_process_finds(searched: tuple[Lab, str, str], lab: Lab):
+    team, *_ = searched
+    settings = {"recipe": {"precision": "fp32"}, "energy": {"options": {"tiny": {"power_w": 0.0}}}}
+    lab.on_event = on(TrialStarted, 0, interrupt)
+    lab.search(max_trials=2, **settings)
+    lab.on_event = None
+    lab.search(max_trials=2, **settings)
+    for found, expected in zip(team.records()[1:3], lab.records()[1:], strict=True):
         assert (found.state, found.params, found.seed) == ("complete", expected.params, expected.seed)
         assert found.eer == pytest.approx(expected.eer, abs=0.02)
-        assert found.joules_per_step == pytest.approx(expected.joules_per_step, rel=0.1)
+        assert found.joules_per_step == pytest.approx(expected.joules_per_step, rel=0.01)
         assert found.device.startswith("2 × CPU")
         assert (found.num_steps, found.num_skipped) == (expected.num_steps, 0)
-    team.audited()
     study, _ = team.open()
     assert study.optuna.user_attrs["greensv:environment"]["processes"] == "2"
 
 
-def test_a_retraining_stops_with_its_budget_and_goes_on_to_the_weights_of_one_process(
-    searched: tuple[Lab, str], installed: Mapping[str, str]
+def test_a_retraining_begun_in_one_process_goes_on_in_two_to_the_weights_of_one(
+    searched: tuple[Lab, str, str], installed: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ):
-    team, _ = searched
+    monkeypatch.setattr("greensv.search.measuring.LOSS_INTERVAL_S", 0.0)
+    team, *_ = searched
     folder = team.folder / "runs" / "tiny" / "trial-0001"
     record = team.records()[1]
     assert record.params == DEAREST
-    slowly = {**installed, SLEEP_VARIABLE: "0.05"}
-    stopped = command(team, slowly, "retrain", "--trial", "1", "--budget-kwh", str(kwh_from_j(200.0)))
-    assert stopped.returncode == 1
-    assert "the training so far is saved, raise --budget-kwh to continue it" in stopped.stdout
-    saved = torch.load(folder / "training.pt", weights_only=False)["training"]
-    assert 0 < saved["step"] < FULL_STEPS
-    ended = command(team, installed, "retrain", "--trial", "1", "--budget-kwh", "1")
+    team.on_event = on(Stepped, 6, interrupt)
+    assert team.retrain(record, budget_j=3.6e6).was_interrupted
+    team.on_event = None
+    command = [*TORCHRUN, "retrain", "--trial", "1", "--budget-kwh", "1", "--storage", team.url]
+    ended = subprocess.run(command, env=installed, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert f"continuing after step {saved['step']}" in ended.stdout
-    found = read_checkpoint(folder)[1]
+    assert "continuing after step 8" in ended.stdout
+    info, found = read_checkpoint(folder)
+    assert (info.provenance["num_processes"], info.provenance["precision"]) == (2, "fp32")
+    assert info.provenance["device"].startswith("2 × CPU")
     folder.rename(folder.with_name("of-two-processes"))
     (result,) = team.retrain(record, budget_j=3.6e6).results
-    assert result["num_steps"] == FULL_STEPS
+    assert (result["num_steps"], result["num_processes"]) == (FULL_STEPS, 1)
     expected = read_checkpoint(folder)[1]
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, atol=1e-4, rtol=1e-3, msg=name)
-
-
-def test_ctrl_c_ends_all_processes_cleanly(lab: Lab, installed: Mapping[str, str]):
-    process = start_and_wait_for("^trial 0: tiny", lab, installed)
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
-    assert "The search ended: interrupted; the same command continues." in said
-    assert [record.state for record in lab.records()] == ["interrupted", "waiting"]
-    lab.audited()
-
-
-def test_a_follower_that_dies_ends_the_search_with_an_error_and_its_candidate_runs_again(
-    lab: Lab, installed: Mapping[str, str]
-):
-    process = start_and_wait_for("^trial 0: tiny", lab, installed)
-    (follower,) = (pid for pid in children_of(process.pid) if rank_of(pid) == "1")
-    os.kill(follower, signal.SIGKILL)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "error: process 1 of 2 (counted from 0) has died" in said
-    assert [record.state for record in lab.records()] == ["interrupted", "waiting"]
-    lab.audited()
-    lab.search(budget_j=3.6e6, max_trials=1, recipe={"precision": "fp32"}, backbones={"tiny": CHEAPEST})
-    assert [record.state for record in lab.records()] == ["interrupted", "complete"]
 
 
 def out_of_memory() -> None:

@@ -222,3 +222,16 @@ def test_a_store_that_could_not_be_filled_decodes_crops_alone_from_its_first_ste
     for index in (0, 0, 1, 2):
         store.crop(index, start=100, num_samples=300)
     assert read == [(2, 0, None), (0, 100, 300), (0, 100, 300), (1, 100, 300)]  # what is there already may stay
+
+
+def test_all_audio_is_tried_without_keeping_any(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.wav", tmp_path / "b.flac"]
+    for path in paths:
+        soundfile.write(path, np.zeros(1_600), 16_000)
+    utterances = build_utterances(
+        ids=["a", "b"], paths=[str(path) for path in paths], speaker_of=["x", "y"], num_samples=np.full(2, 1_600)
+    )
+    AudioStore(utterances, cache_bytes=0).try_all()
+    paths[1].write_bytes(paths[1].read_bytes()[:60])
+    with pytest.raises(DataError, match=r"b\.flac"):
+        AudioStore(utterances, cache_bytes=0).try_all()

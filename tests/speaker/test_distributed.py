@@ -14,7 +14,7 @@ from torch import nn
 
 import tiny
 from greensv.errors import ConfigError, DataError, TeamBroken
-from greensv.speaker import distributed
+from greensv.speaker import distributed, training
 from greensv.speaker.dataset import Utterances
 from greensv.speaker.distributed import Team
 from tiny import lockstep
@@ -119,8 +119,27 @@ def test_the_rows_of_all_processes_are_the_batch_each_once() -> None:
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tones: Utterances) -> None:
-    with pytest.raises(ConfigError, match="a batch of 8 cannot be shared by 3 processes"):
+    with pytest.raises(ConfigError, match=r"batch of 8 cannot be shared by 3 .*; so use 1 or 2 or 4 processes"):
         make_training(tones, RECIPES["plain"], Team(rank=0, size=3))
+
+
+def test_what_fails_in_one_process_does_so_before_the_others_wait_for_its_gradients(
+    tones: Utterances, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[nn.Module] = []
+    monkeypatch.setattr(Team, "prepare", lambda self, module: prepared.append(module) or module)
+
+    def out_of_memory(*arguments: Any, **settings: Any) -> None:
+        raise MemoryError
+
+    make_training(tones, RECIPES["plain"])
+    assert len(prepared) == 1
+    for last_made in ("FrontEnd", "BatchMaker", "SkippedUtterances"):
+        with monkeypatch.context() as patch:
+            patch.setattr(training, last_made, out_of_memory)
+            with pytest.raises(MemoryError):
+                make_training(tones, RECIPES["plain"])
+    assert len(prepared) == 1
 
 
 def test_alone_nothing_is_exchanged() -> None:

@@ -307,6 +307,18 @@ def test_state_of_another_training_is_refused(
         other.load_state_dict(state)
 
 
+def test_state_of_another_precision_is_refused_however_it_was_chosen(
+    tones: Utterances, make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = dataclasses.replace(RECIPE, precision="auto")
+    states = []
+    for has_bf16 in (True, False):
+        monkeypatch.setattr("greensv.speaker.device._has_bf16", lambda device, found=has_bf16: found)
+        states.append(make_training(make_network(), tones, recipe=recipe))
+    with pytest.raises(CheckpointError, match="precision: bf16 → fp32"):
+        states[1].load_state_dict(states[0].state_dict())
+
+
 def test_state_of_another_network_is_refused(tones: Utterances, make_network: MakeNetwork) -> None:
     state = dict(make_training(make_network(), tones).state_dict())
     state["network"] = {"other": torch.zeros(1)}

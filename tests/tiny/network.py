@@ -25,7 +25,9 @@ class TinyNetwork(nn.Module):
             WORK.units += WORK.factor * self.units
             if WORK.on_step is not None:
                 WORK.on_step()
-            if WORK.step_sleep_s:
+            if WORK.num_quick_steps:
+                WORK.num_quick_steps -= 1
+            elif WORK.step_sleep_s:
                 time.sleep(WORK.step_sleep_s)
         if lengths is None:
             lengths = torch.full((len(features),), features.shape[1], device=features.device)

@@ -11,7 +11,7 @@ from greensv.search.events import Noted
 from greensv.search.gate import BudgetGate
 from greensv.search.measuring import TrainingCost, measure_training, probe_training
 from greensv.search.orders import TrainingOrder
-from greensv.search.skips import told_skipped
+from greensv.search.skips import told_skipped, unreadable_sounds
 from greensv.search.workbench import Workbench
 from greensv.speaker.dataset import Protocol, Skipped
 from greensv.units import kwh_from_j
@@ -65,7 +65,7 @@ def evaluate(bench: Workbench, candidate: Candidate, *, trial_number: int, seed:
         cost = measure_training(bench, training, what=f"trial {trial_number}", gate=gate, trial_number=trial_number)
     with metering.purpose("evaluation", trial_number=trial_number):
         eer, min_dcf = score_dev(bench, training.network)
-    train_j = _full_recipe_j(bench, candidate, cost, trial_number=trial_number, gate=gate)
+    train_j = _full_recipe_j(bench, candidate, cost, trial_number=trial_number)
     return Evaluation(
         eer=eer,
         min_dcf=min_dcf,
@@ -78,10 +78,10 @@ def evaluate(bench: Workbench, candidate: Candidate, *, trial_number: int, seed:
     )
 
 
-def probe(bench: Workbench, candidate: Candidate, *, seed: int, gate: BudgetGate) -> TrainingCost:
+def probe(bench: Workbench, candidate: Candidate, *, seed: int) -> TrainingCost:
     """Measures some steps of a candidate's short training on real batches, to predict others from."""
     order = TrainingOrder(candidate=candidate, phases=(short_phase(bench),), seed=seed)
-    return probe_training(bench, bench.trainer.begin(order), what="probe", gate=gate)
+    return probe_training(bench, bench.trainer.begin(order), what="probe")
 
 
 def tell_skipped(bench: Workbench, training: "Training", *, what: str) -> int:
@@ -90,7 +90,10 @@ def tell_skipped(bench: Workbench, training: "Training", *, what: str) -> int:
     if found:
         told = "training files that could not be read, others standing in for them"
         bench.listen(Noted(text=f"{what}: {told_skipped(found, what=told)}"))
-    return len(bench.corpus.skipped) + len(found)
+    if sounds := unreadable_sounds(training):
+        told = "noise and room files that could not be read, crops being left without them"
+        bench.listen(Noted(text=f"{what}: {told_skipped(sounds, what=told)}"))
+    return len(bench.corpus.skipped) + len(found) + len(sounds)
 
 
 def full_recipe_steps(bench: Workbench, phase: Phase) -> int:
@@ -186,22 +189,29 @@ def _scores(
     return score_protocol_pairs(embeddings, protocol)
 
 
-def _full_recipe_j(
-    bench: Workbench, candidate: Candidate, cost: TrainingCost, *, trial_number: int, gate: BudgetGate
-) -> float:
+def is_probed_apart(bench: Workbench, phase: Phase) -> bool:
+    """Whether a trial measures some steps of this phase, whose crop is another than the first one's."""
+    return phase.crop_s != bench.config.recipe.phases[0].crop_s
+
+
+def _full_recipe_j(bench: Workbench, candidate: Candidate, cost: TrainingCost, *, trial_number: int) -> float:
     """Returns the joules of the full recipe: per phase its steps × measured joules per step.
 
     A phase with the crop of the first one costs what was measured in training; one with another crop is probed.
+
+    Raises:
+        BudgetExhausted: the account ended in a probe, so that the trial has no energy; what would another crop cost is
+            never guessed.
     """
     first, *others = bench.config.recipe.phases
     total_j = full_recipe_steps(bench, first) * cost.joules_per_step
     for phase in others:
         joules_per_step = cost.joules_per_step
-        if phase.crop_s != first.crop_s:
+        if is_probed_apart(bench, phase):
             with bench.metering.purpose("probe", trial_number=trial_number):
                 order = TrainingOrder(candidate=candidate, phases=(phase.shortened(1),), seed=0)
                 training = bench.trainer.begin(order)
                 what = f"trial {trial_number}, phase {phase.name}"
-                joules_per_step = probe_training(bench, training, what=what, gate=gate).joules_per_step
+                joules_per_step = probe_training(bench, training, what=what).joules_per_step
         total_j += full_recipe_steps(bench, phase) * joules_per_step
     return total_j

@@ -76,7 +76,7 @@ class _Follower:
                 self._config = order.config
                 self._device, _ = enlist(self._team, order.config)
             case LoadCorpus():
-                self._load()
+                self._load(is_full=order.is_full)
             case TrainingOrder():
                 assert self._trainer is not None
                 self._training = None
@@ -85,7 +85,7 @@ class _Follower:
                 assert self._training is not None
                 self._training.run(until_step=order.until_step)
 
-    def _load(self) -> None:
+    def _load(self, *, is_full: bool) -> None:
         from greensv.search.trainer import Trainer, compare_corpus, load_corpus
 
         config, device = self._config, self._device
@@ -100,6 +100,7 @@ class _Follower:
                 team=self._team,
                 device=device,
                 progress=ignore_progress,
+                is_full=is_full,
             )
             compare_corpus(self._team, corpus)
 

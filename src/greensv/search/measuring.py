@@ -66,13 +66,17 @@ def measure_training(
     )
 
 
-def probe_training(bench: Workbench, training: "Training", *, what: str, gate: BudgetGate) -> TrainingCost:
+def probe_training(bench: Workbench, training: "Training", *, what: str) -> TrainingCost:
     """Runs a training for a few seconds and returns the cost of its steps.
+
+    Only the account's end stops it: what the rest of such a training would use is never trained, so nothing is
+    projected.
 
     A step that was held up (by another program, a cold disk) would be multiplied by thousands, so the energy of the
     measured steps is scaled to their median duration.
     """
     warmup = min(PROBE_WARMUP_STEPS, training.num_steps // 2)
+    gate = BudgetGate(bench.metering, None)
     gate.begin(num_steps=training.num_steps)
     shown = step_listener(bench, what=what, gate=gate, steps_per_epoch=training.steps_per_epoch)
     training.run(until_step=warmup, on_step=shown)
@@ -150,8 +154,9 @@ def check_team(bench: Workbench, error: BaseException) -> None:
     if bench.crew.team.is_broken:
         raise TrainingError(
             f"a network could not be trained: {first_line(error)}; the processes of torchrun cannot go on from the "
-            "middle of a step, so run the same command again: a search continues with the next candidate; a retraining "
-            "may need a smaller recipe.batch_size or more recipe.num_micro_batches"
+            "middle of a step, so run the same command again: a search continues with the next candidate. If a "
+            "retraining ran out of memory, use more processes (torchrun --nproc-per-node), or start a new study with a "
+            "smaller recipe.batch_size or more recipe.num_micro_batches"
         ) from error
 
 

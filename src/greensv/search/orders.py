@@ -18,6 +18,9 @@ class Enlist:
 class LoadCorpus:
     """Load the training data, which the leader has seen to."""
 
+    is_full: bool
+    """For trainings on all the data of the full recipe; otherwise for a search's."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOrder:

@@ -8,10 +8,9 @@ import numpy as np
 from greensv.errors import BudgetError, TrainingError
 from greensv.search.candidate import Candidate
 from greensv.search.cost import CostModel, Measured, Prediction
-from greensv.search.evaluator import full_recipe_steps, probe
+from greensv.search.evaluator import full_recipe_steps, is_probed_apart, probe
 from greensv.search.events import Noted
-from greensv.search.gate import BudgetGate
-from greensv.search.measuring import MIN_PROBE_STEPS, PROBE_WARMUP_STEPS, check_team, first_line
+from greensv.search.measuring import MIN_PROBE_STEPS, PROBE_S, PROBE_WARMUP_STEPS, check_team, first_line
 from greensv.search.workbench import Workbench
 from greensv.units import format_duration, format_energy, kwh_from_j
 
@@ -87,14 +86,13 @@ def _rounded_up(budget_kwh: float) -> str:
 def probe_space(bench: Workbench, model: CostModel, *, seed: int) -> None:
     """Measures a few training steps of the space's cheapest candidate, and of the dearest where that is affordable."""
     metering = bench.metering
-    gate = BudgetGate(metering, None)
     with metering.purpose("probe"):
         for candidate in bench.space.ends():
             if model.measured and _probe_j(bench, model, candidate) > MAX_PROBE_SHARE * metering.cap_j:
                 continue
             work = bench.work(candidate)
             try:
-                cost = probe(bench, candidate, seed=seed, gate=gate)
+                cost = probe(bench, candidate, seed=seed)
             except (RuntimeError, MemoryError) as error:
                 if not model.measured:
                     raise TrainingError(
@@ -135,10 +133,9 @@ def make_plan(bench: Workbench, model: CostModel, *, seed: int) -> Plan:
 
 
 def predict_trial(bench: Workbench, model: CostModel, candidate: Candidate) -> Prediction:
-    """Predicts a short training and its evaluation."""
-    config = bench.config
-    steps = config.search.num_epochs * (len(bench.corpus.train) // config.recipe.batch_size)
-    speech_s = steps * step_speech_s(bench) + DEV_PASS_SHARE * bench.corpus.dev.utterances.duration_s
+    """Predicts a short training, its evaluation, and the probes of the phases with other crops."""
+    steps = bench.config.search.num_epochs * _steps_per_epoch(bench)
+    speech_s = steps * step_speech_s(bench) + _speech_after_training_s(bench, model, candidate)
     return model.predict(bench.work(candidate).per_second, speech_s=speech_s)
 
 
@@ -149,15 +146,31 @@ def predict_full(bench: Workbench, model: CostModel, candidate: Candidate) -> fl
     return model.predict(bench.work(candidate).per_second, speech_s=speech_s).energy_j
 
 
-def predict_dev_j(bench: Workbench, model: CostModel, candidate: Candidate) -> float:
-    """Predicts the joules of scoring the development pairs."""
-    speech_s = DEV_PASS_SHARE * bench.corpus.dev.utterances.duration_s
+def predict_after_training_j(bench: Workbench, model: CostModel, candidate: Candidate) -> float:
+    """Predicts the joules of what follows a short training: scoring the development pairs, probing other crops."""
+    speech_s = _speech_after_training_s(bench, model, candidate)
     return model.predict(bench.work(candidate).per_second, speech_s=speech_s).energy_j
 
 
 def step_speech_s(bench: Workbench) -> float:
     """Returns the seconds of speech in one training step of the search."""
     return bench.config.recipe.batch_size * bench.config.recipe.phases[0].crop_s
+
+
+def _speech_after_training_s(bench: Workbench, model: CostModel, candidate: Candidate) -> float:
+    """Returns how much training on speech costs what the evaluation and the probes of a trial do."""
+    speech_s = DEV_PASS_SHARE * bench.corpus.dev.utterances.duration_s
+    batch = bench.config.recipe.batch_size
+    for phase in bench.config.recipe.phases:
+        if is_probed_apart(bench, phase):
+            step_s = model.predict(bench.work(candidate).per_second, speech_s=batch * phase.crop_s).duration_s
+            steps = PROBE_WARMUP_STEPS + max(MIN_PROBE_STEPS, math.ceil(PROBE_S / step_s))
+            speech_s += min(steps, _steps_per_epoch(bench)) * batch * phase.crop_s
+    return speech_s
+
+
+def _steps_per_epoch(bench: Workbench) -> int:
+    return len(bench.corpus.train) // bench.config.recipe.batch_size
 
 
 def _probe_j(bench: Workbench, model: CostModel, candidate: Candidate) -> float:

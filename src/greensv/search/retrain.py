@@ -80,7 +80,7 @@ def run_retrain(
             is_complete = False
             try:
                 with session.interruptible():
-                    bench = session.open_workbench()
+                    bench = session.open_workbench(is_full=True)
                     jobs = [
                         RetrainJob(
                             study=study,

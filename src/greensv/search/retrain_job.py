@@ -1,19 +1,24 @@
 """The retraining of one network: full recipe, resumable, scored once on the test pairs, kept as a checkpoint."""
 
 import json
+import logging
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from greensv import __version__
 from greensv.energy.carbon import CarbonFactor
+from greensv.errors import GreensvError, TeamBroken, TrainingError
 from greensv.search.control import BudgetExhausted, Interrupted, TooDear
 from greensv.search.evaluator import full_recipe_steps, score_protocol, tell_skipped
 from greensv.search.events import Noted
 from greensv.search.gate import BudgetGate
 from greensv.search.measuring import step_listener
 from greensv.search.orders import TrainingOrder
+from greensv.search.skips import unreadable_sounds
 from greensv.search.study import RETRAIN_SUFFIX, OpenStudy, name_metrics
+from greensv.search.trial_book import component_versions
 from greensv.search.workbench import Workbench, cache_folder, dataset_arguments, watched_progress
 from greensv.trial_record import TrialRecord
 from greensv.units import carbon_g, format_energy, j_from_kwh
@@ -23,10 +28,14 @@ if TYPE_CHECKING:
 
     from greensv.speaker.training import StepReport, Training
 
+logger = logging.getLogger(__name__)
+
+SAVE_INTERVAL_S = 600.0
+"""What a power cut may lose of a training whose epochs last longer."""
 STATE_FILE = "training.pt"
 RESULT_FILE = "result.json"
 SKIPPED_FILE = "skipped.tsv"
-"""Files of the training data that were left out or could not be read, and why."""
+"""Files of the training data, of noise and of rooms that were left out or could not be read, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +74,7 @@ class RetrainJob:
             gate = BudgetGate(metering, lease)
             with metering.purpose("training", trial_number=number):
                 self._train(training, gate)
-                self._save(training.network)
+                self._save(training)
             with metering.purpose("evaluation", trial_number=number):
                 protocols = self._score(training.network)
         return self._finish(training, protocols)
@@ -92,21 +101,32 @@ class RetrainJob:
         return max(1.0, train_j * (training.num_steps - training.step) / max(full, 1))
 
     def _train(self, training: "Training", gate: BudgetGate) -> None:
-        """Trains to the end, saving after each epoch and wherever it is stopped."""
+        """Trains to the end, saving after each epoch, every ten minutes, and wherever it is stopped."""
         what = f"trial {self.record.number}"
         gate.begin(num_steps=training.num_steps - training.step)
         listener = step_listener(self.bench, what=what, gate=gate, steps_per_epoch=training.steps_per_epoch)
 
+        saved_at_s = time.monotonic()
+
         def on_step(report: "StepReport") -> None:
+            nonlocal saved_at_s
             listener(report)
-            if report.step % training.steps_per_epoch == 0:
+            if report.step % training.steps_per_epoch == 0 or time.monotonic() - saved_at_s >= SAVE_INTERVAL_S:
                 self._save_state(training)
+                saved_at_s = time.monotonic()
 
         try:
             with self.bench.metering.monitor.window("training") as window:
                 training.run(on_step=on_step)
         except (Interrupted, BudgetExhausted, TooDear):
             self._save_state(training)
+            raise
+        except (TrainingError, TeamBroken):
+            raise
+        except BaseException:
+            # A meter, the ledger or the data failed, or a second Ctrl-C came: between two steps as good a place to go
+            # on from as any. Inside a step the state is torn, and not saved.
+            self._try_to_save_state(training)
             raise
         self.bench.metering.record(window.result, trial_number=self.record.number)
 
@@ -115,7 +135,13 @@ class RetrainJob:
 
         save_training_state(self.folder / STATE_FILE, training, {"trial": self.record.number})
 
-    def _save(self, network: "nn.Module") -> None:
+    def _try_to_save_state(self, training: "Training") -> None:
+        try:
+            self._save_state(training)
+        except (GreensvError, RuntimeError, OSError) as error:
+            logger.warning("trial %d: the state was not saved: %s", self.record.number, error)
+
+    def _save(self, training: "Training") -> None:
         from greensv.speaker.checkpoint import CheckpointInfo, save_checkpoint
 
         bench = self.bench
@@ -126,19 +152,27 @@ class RetrainJob:
             backbone_version=backbone.version,
             params=dict(candidate.params),
             features=bench.config.features,
-            embedding_dim=int(network.embedding_dim),  # type: ignore[arg-type]
+            embedding_dim=int(training.network.embedding_dim),  # type: ignore[arg-type]
             provenance={
                 "study": self.study.config.name,
                 "study_id": self.study.study_id,
                 "trial": self.record.number,
                 "seed": self.record.seed,
-                "device": self.record.device,
+                **self._computed_by(training),
                 "dataset": asdict(bench.config.dataset),
                 "recipe": asdict(bench.config.recipe),
-                "versions": dict(self.record.versions),
+                "versions": {"greensv": __version__, **component_versions(bench.config, bench.plugins)},
             },
         )
-        save_checkpoint(self.folder, network, info)
+        save_checkpoint(self.folder, training.network, info)
+
+    def _computed_by(self, training: "Training") -> dict[str, Any]:
+        """Returns what computed this retraining, which may be another machine than the search's."""
+        return {
+            "device": self.bench.device_words,
+            "precision": training.precision,
+            "num_processes": self.bench.crew.team.size,
+        }
 
     def _score(self, network: "nn.Module") -> list[dict[str, Any]]:
         """Scores every test protocol: the first and only time the test pairs are looked at."""
@@ -173,6 +207,7 @@ class RetrainJob:
             "num_parameters": self.record.num_parameters,
             "macs": self.record.macs,
             "num_steps": training.num_steps,
+            **self._computed_by(training),
             "num_skipped": tell_skipped(self.bench, training, what=f"trial {self.record.number}"),
             "predicted_train_energy_kwh": self.record.train_energy_kwh,
             "charged_energy_kwh": energy_kwh,
@@ -193,7 +228,8 @@ class RetrainJob:
         """Names every file that was left out: too many for the result, which is kept in the database, too."""
         from greensv.speaker.checkpoint import write_whole
 
-        files = {file.path: file.reason for file in self.bench.corpus.skipped} | dict(training.skipped)
+        left_out = (*self.bench.corpus.skipped, *unreadable_sounds(training))
+        files = {file.path: file.reason for file in left_out} | dict(training.skipped)
         path = self.folder / SKIPPED_FILE
         if not files:
             path.unlink(missing_ok=True)

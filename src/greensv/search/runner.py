@@ -27,7 +27,7 @@ from greensv.search.front import pareto_front
 from greensv.search.gate import BudgetGate
 from greensv.search.measuring import check_team, first_line
 from greensv.search.metering import reap_dead
-from greensv.search.plan import make_plan, predict_dev_j, probe_space, step_speech_s
+from greensv.search.plan import make_plan, predict_after_training_j, probe_space, step_speech_s
 from greensv.search.queue import enqueue, reconcile, requeue, requeue_after_death
 from greensv.search.session import Session, open_session
 from greensv.search.study import OpenStudy, check_environment, create_or_continue
@@ -216,9 +216,8 @@ class _Search:
             with bench.metering.holding(chosen.lease):
                 started_s = time.monotonic()
                 self._announce(record, candidate, chosen.expected)
-                gate = BudgetGate(
-                    bench.metering, chosen.lease, afterwards_j=predict_dev_j(bench, self.model, candidate)
-                )
+                afterwards_j = predict_after_training_j(bench, self.model, candidate)
+                gate = BudgetGate(bench.metering, chosen.lease, afterwards_j=afterwards_j)
                 evaluation = evaluate(bench, candidate, trial_number=trial.number, seed=record.seed or 0, gate=gate)
                 duration_s = time.monotonic() - started_s
         except (Interrupted, KeyboardInterrupt):

@@ -26,8 +26,8 @@ class Session:
     stop: StopRequest
     listen: Listener
 
-    def open_workbench(self) -> Workbench:
-        """Loads the corpus and returns what every training shares. Raises as `workbench.open_workbench`."""
+    def open_workbench(self, *, is_full: bool = False) -> Workbench:
+        """Loads the corpus and returns what every training shares. Arguments and errors: `workbench.open_workbench`."""
         return open_workbench(
             self.config,
             self.plugins,
@@ -35,6 +35,7 @@ class Session:
             metering=self.metering,
             stop=self.stop,
             listen=self.listen,
+            is_full=is_full,
         )
 
     @contextmanager

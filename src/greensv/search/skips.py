@@ -2,11 +2,24 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from greensv.speaker.dataset import Skipped
 
+if TYPE_CHECKING:
+    from greensv.speaker.training import Training
+
 NUM_REASONS = 3
 """So many of the commonest reasons are told."""
+
+
+def unreadable_sounds(training: "Training") -> tuple[Skipped, ...]:
+    """Returns the noise and room files that crops had to do without, sorted by path.
+
+    Those of all trainings of this process so far, which have their noise in common; in a team, the leader's.
+    """
+    skipped = training.augmenter.skipped if training.augmenter else {}
+    return tuple(Skipped(path=path, reason=reason) for path, reason in sorted(skipped.items()))
 
 
 def told_skipped(skipped: Iterable[Skipped], *, what: str) -> str:

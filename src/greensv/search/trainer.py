@@ -37,16 +37,17 @@ class Trainer:
         team: Team,
         device: torch.device,
         progress: Progress,
+        is_full: bool = False,
     ) -> None:
-        """Decodes the training audio where it fits in memory, and lists the noise.
+        """Decodes the training audio where it fits in memory, of a search or of the full recipe, and lists the noise.
 
         Raises:
             DataError: there is no noise where the recipe says.
         """
         self.corpus = corpus
         self._config, self._space, self._team, self._device, self._progress = config, space, team, device, progress
-        self._short = corpus.train, _decoded(corpus.train, progress)
-        self._full: tuple[Utterances, AudioStore] | None = None if corpus.dev_rejoins_training else self._short
+        self._decoded_data: dict[bool, tuple[Utterances, AudioStore]] = {}
+        self._data(is_full=is_full)
         augmentation, rate = config.recipe.augmentation, config.features.sample_rate_hz
         self._augmenter: Augmenter | None = None
         if any(way.probability for way in augmentation.disturbances):
@@ -69,7 +70,7 @@ class Trainer:
         if self._team.is_leader:
             self._team.broadcast(order)
         with self._team.failing_together():
-            utterances, audio = self._full_data() if order.is_full else self._short
+            utterances, audio = self._data(is_full=order.is_full)
             training = _TeamTraining(
                 network=self.build(order.candidate, seed=order.seed),
                 utterances=utterances,
@@ -88,11 +89,13 @@ class Trainer:
             self._team.agree()
         return training
 
-    def _full_data(self) -> tuple[Utterances, AudioStore]:
-        if self._full is None:
-            utterances = join(self.corpus.train, self.corpus.dev.utterances)
-            self._full = utterances, _decoded(utterances, self._progress)
-        return self._full
+    def _data(self, *, is_full: bool) -> tuple[Utterances, AudioStore]:
+        """Returns the training data, its audio decoded at the first use."""
+        with_dev = is_full and self.corpus.dev_rejoins_training
+        if with_dev not in self._decoded_data:
+            utterances = join(self.corpus.train, self.corpus.dev.utterances) if with_dev else self.corpus.train
+            self._decoded_data[with_dev] = utterances, _decoded(utterances, self._progress)
+        return self._decoded_data[with_dev]
 
 
 class _TeamTraining(Training):
@@ -114,13 +117,13 @@ def load_corpus(config: StudyConfig, plugins: Plugins, progress: Progress) -> Co
     return dataset.load(root, options, cache_dir=cache_folder() / dataset.name, progress=progress)
 
 
-def share_corpus(team: Team, corpus: Corpus) -> None:
+def share_corpus(team: Team, corpus: Corpus, *, is_full: bool) -> None:
     """Has the other processes load what the leader has loaded.
 
     Raises:
         DataError: they cannot, or it has changed in between.
     """
-    team.broadcast(LoadCorpus())
+    team.broadcast(LoadCorpus(is_full=is_full))
     compare_corpus(team, corpus)
 
 
@@ -144,5 +147,5 @@ def _fingerprint(corpus: Corpus) -> tuple[int, int]:
     for utterances in (corpus.train, corpus.dev.utterances):
         for column in (utterances.num_samples, utterances.speakers):
             code = zlib.crc32(column.tobytes(), code)
-        code = zlib.crc32("\n".join(utterances.ids).encode(), code)
+        code = zlib.crc32("\n".join(utterances.ids).encode(errors="surrogateescape"), code)
     return len(corpus.train), code

@@ -41,9 +41,9 @@ class TrialBook:
 
     def started(self, trial: "optuna.Trial", candidate: Candidate) -> TrialRecord:
         """Returns the record of a trial that is about to run."""
-        from greensv.speaker.device import device_name, resolve_precision
+        from greensv.speaker.device import resolve_precision
 
-        work, team = self.bench.work(candidate), self.bench.crew.team
+        work = self.bench.work(candidate)
         return TrialRecord(
             number=trial.number,
             state="running",
@@ -53,7 +53,7 @@ class TrialBook:
             num_parameters=work.num_parameters,
             macs=work.macs,
             meters=self.bench.metering.domains(),
-            device=(f"{team.size} × " if team.size > 1 else "") + device_name(self.bench.device),
+            device=self.bench.device_words,
             precision=resolve_precision(self.bench.config.recipe.precision, self.bench.device),
             seed=derive_seed(self.bench.config.seed, trial.number),
             versions={"greensv": __version__, **component_versions(self.bench.config, self.bench.plugins)},

@@ -49,6 +49,14 @@ class Workbench:
         """What computes; in a team, this process's own."""
         return self.crew.device
 
+    @property
+    def device_words(self) -> str:
+        """The devices of all processes in words: `2 × NVIDIA H100 80GB HBM3`, or `CPU, 8 threads`."""
+        from greensv.speaker.device import device_name
+
+        size = self.crew.team.size
+        return (f"{size} × " if size > 1 else "") + device_name(self.device)
+
     def work(self, candidate: Candidate) -> "NetworkWork":
         """Returns what the candidate's network is, counted without running it."""
         key = (candidate.backbone, *sorted(candidate.params.items()))
@@ -82,9 +90,19 @@ class NetworkWork:
 
 
 def open_workbench(
-    config: StudyConfig, plugins: Plugins, *, crew: Crew, metering: Metering, stop: StopRequest, listen: Listener
+    config: StudyConfig,
+    plugins: Plugins,
+    *,
+    crew: Crew,
+    metering: Metering,
+    stop: StopRequest,
+    listen: Listener,
+    is_full: bool = False,
 ) -> Workbench:
     """Loads the corpus, in all processes, and returns what every training of the study shares.
+
+    The audio that a search needs is decoded before any training, or, where `is_full`, that of the full recipe, which
+    scores no development pairs.
 
     Raises:
         DataError: the corpus or the noise cannot be used.
@@ -97,10 +115,14 @@ def open_workbench(
     space = build_space(config.backbones, plugins)
     with metering.purpose("preparation"):
         corpus = load_corpus(config, plugins, progress)
-        trainer = Trainer(config, corpus, space=space, team=crew.team, device=crew.device, progress=progress)
+        trainer = Trainer(
+            config, corpus, space=space, team=crew.team, device=crew.device, progress=progress, is_full=is_full
+        )
         dev_audio = AudioStore(corpus.dev.utterances)
-        dev_audio.fill(progress)
-        share_corpus(crew.team, corpus)
+        if not is_full and not dev_audio.fill(progress):
+            # A file of a pair that cannot be read would end the search after its first training.
+            dev_audio.try_all(progress)
+        share_corpus(crew.team, corpus, is_full=is_full)
     train, dev = corpus.train, corpus.dev
     listen(
         Noted(

@@ -82,9 +82,14 @@ class AudioStore:
 
         Measurements of training steps are then alike from the first epoch on, and an unreadable file is found before
         any training: it raises as `read_audio` does, or `on_unreadable` is called with its index and what was raised.
+
+        Where it does not fit, nothing is cached from now on: a step would cost more while the cache fills, by decoding
+        whole utterances for their crops, than later. What is measured of the first steps would not hold for the rest.
         """
         num = len(self.utterances)
         if not self._fits(int(self.utterances.num_samples.sum())):
+            with self._lock:
+                self._free_bytes = 0
             return False
 
         def decode(index: int) -> None:
@@ -100,6 +105,17 @@ class AudioStore:
                 list(pool.map(decode, range(begin, min(begin + _FILLED_AT_ONCE, num))))
                 progress("decoding audio", min(begin + _FILLED_AT_ONCE, num), num)
         return True
+
+    def try_all(self, progress: Progress = ignore_progress) -> None:
+        """Decodes everything once and keeps nothing: for what must be readable and does not fit in the cache.
+
+        Raises as `read_audio` does.
+        """
+        num = len(self.utterances)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for begin in range(0, num, _FILLED_AT_ONCE):
+                list(pool.map(self._read, range(begin, min(begin + _FILLED_AT_ONCE, num))))
+                progress("trying audio", min(begin + _FILLED_AT_ONCE, num), num)
 
     def _whole(self, index: int) -> Int16[np.ndarray, " samples"]:
         if index in self._cache:

@@ -26,7 +26,7 @@ class Learner:
     Attributes:
         network: the network, moved to the device.
         head: the margin softmax, its weights drawn from torch's generator.
-        objective: both as one module, synchronised over the team.
+        objective: both as one module, synchronised over the team once `join_team` was called.
         precision: `fp32`, `bf16` or `fp16`, as resolved.
     """
 
@@ -39,10 +39,14 @@ class Learner:
         dim = cast(int, network.embedding_dim)
         self.head = MarginSoftmax.of_recipe(recipe, embedding_dim=dim, num_classes=num_classes).to(device)
         self._both = Objective(self.network, self.head, device=device, precision=self.precision)
-        self.objective = team.prepare(self._both)
+        self.objective: nn.Module = self._both
         self._optimizer = make_optimizer(recipe, network=self.network, head=self.head)
         self._scaler = GradScaler(device.type, enabled=self.precision == "fp16")
         self._average = WeightAverage()
+
+    def join_team(self) -> None:
+        """Synchronises the objective over the team; all processes call it, before the first step."""
+        self.objective = self._team.prepare(self._both)
 
     def learn(
         self, batch: Batch, front_end: FrontEnd, *, learning_rate: float, margin: float, num_classes: int

@@ -129,6 +129,8 @@ class Training:
         self._skipped = SkippedUtterances(len(utterances))
         self._unchecked: list[Tensor] = []
         self._inside_step = False
+        # Last: what fails on one process before it is agreed on there; after it the others would wait for ever.
+        self._learner.join_team()
 
     @property
     def skipped(self) -> Mapping[str, str]:
@@ -198,7 +200,10 @@ class Training:
                 f"{key}: {found.get(key)} → {value}" for key, value in expected.items() if found.get(key) != value
             ]
             if differing:
-                raise CheckpointError(f"the saved training is not this one ({'; '.join(differing)}); start a new one")
+                raise CheckpointError(
+                    f"the saved training is not this one ({'; '.join(differing)}); go on where and as it was begun, or "
+                    "start a new one"
+                )
             self._learner.load_state_dict(state)
             self._skipped.reasons = dict(state["skipped"])
             self.step = int(state["step"])
@@ -213,6 +218,7 @@ class Training:
             recipe["augmentation"][root] = recipe["augmentation"][root] is not None
         return {
             "seed": self._seed,
+            "precision": self.precision,  # as resolved: "auto" may be another one on another machine
             "num_utterances": len(self._utterances),
             "num_speakers": self._utterances.num_speakers,
             "phases": [asdict(phase) for phase in self._phases],
@@ -299,8 +305,18 @@ def _check_share(recipe: Recipe, team: Team) -> None:
     if recipe.batch_size % num_parts or recipe.batch_size < 2 * num_parts:
         raise ConfigError(
             f"a batch of {recipe.batch_size} cannot be shared by {team.size} processes in {recipe.num_micro_batches} "
-            f"micro-batches each: recipe.batch_size must be a multiple of {num_parts}, and at least {2 * num_parts}"
+            f"micro-batches each: recipe.batch_size must be a multiple of {num_parts}, and at least {2 * num_parts}; "
+            + _advice(recipe)
         )
+
+
+def _advice(recipe: Recipe) -> str:
+    """Names the numbers of processes that can share a batch: a study's recipe is not changed once it has begun."""
+    batch, num_micro_batches = recipe.batch_size, recipe.num_micro_batches
+    sizes = [size for size in range(1, batch // (2 * num_micro_batches) + 1) if batch % (size * num_micro_batches) == 0]
+    if not sizes:
+        return "no number of processes can share it, so change recipe.batch_size or recipe.num_micro_batches"
+    return f"so use {' or '.join(map(str, sizes))} processes (torchrun --nproc-per-node), or another recipe"
 
 
 @contextmanager

@@ -50,6 +50,11 @@ def one_way(kind: Any, *, noise_root: Path | None = None, rir_root: Path | None 
     return Augmenter(config, sample_rate_hz=RATE)
 
 
+def write_noises(folder: Path, num: int) -> None:
+    for number in range(num):
+        soundfile.write(folder / f"{number}.wav", np.random.default_rng(number).normal(0, 0.1, 2 * CROP), RATE)
+
+
 @pytest.fixture
 def recorded(noise_root: Path, rir_root: Path) -> Augmentation:
     ways = {"music": ("music",), "speech": ("noise",), "noise": (), "reverb": ("simulated_rirs",)}
@@ -211,14 +216,44 @@ def test_a_batch_of_one_crop_has_no_other_to_add():
 
 
 def test_a_file_that_cannot_be_read_any_more_is_left_out_and_remembered(tmp_path: Path):
-    soundfile.write(tmp_path / "noise.wav", np.random.default_rng(1).normal(0, 0.1, 2 * CROP), RATE)
+    write_noises(tmp_path, 2)
     augmenter = one_way("noise", noise_root=tmp_path)
     assert not augmenter.skipped
-    (tmp_path / "noise.wav").unlink()
-    waveforms = crops(3)
-    assert torch.equal(augment(augmenter, waveforms), waveforms)
-    assert list(augmenter.skipped) == [str(tmp_path / "noise.wav")]
-    assert "no audio file" in augmenter.skipped[str(tmp_path / "noise.wav")]
+    (tmp_path / "0.wav").unlink()
+    waveforms = crops(20)
+    clean = (augment(augmenter, waveforms) == waveforms).all(1)
+    assert 0 < clean.sum() < 20
+    assert list(augmenter.skipped) == [str(tmp_path / "0.wav")]
+    assert "no audio file" in augmenter.skipped[str(tmp_path / "0.wav")]
+
+
+@pytest.mark.parametrize("kind", ["noise", "reverb"])
+def test_a_small_folder_of_which_nothing_can_be_read_any_more_ends_the_training(tmp_path: Path, kind: str):
+    write_noises(tmp_path, 3)
+    augmenter = one_way(kind, noise_root=tmp_path, rir_root=tmp_path)
+    for path in tmp_path.glob("*.wav"):
+        path.unlink()
+    with pytest.raises(DataError, match=rf"3 of 3 files of {kind} below .* cannot be read, .*3 times: no audio file"):
+        draw(augmenter, crops(40))
+
+
+@pytest.mark.parametrize(("num_files", "num_allowed"), [(30, 10), (120, 12)])
+def test_ten_files_or_a_tenth_may_be_unreadable_and_no_more(tmp_path: Path, num_files: int, num_allowed: int):
+    write_noises(tmp_path, num_files)
+    (tmp_path / "0.wav").write_bytes(b"RIFFdamaged")
+    augmenter = one_way("noise", noise_root=tmp_path)
+    assert len(augmenter.skipped) == 1  # one that is damaged at first counts too
+    for number in range(1, num_allowed):
+        (tmp_path / f"{number}.wav").unlink()
+    waveforms = crops(10 * num_files)[:, :16]
+    draw(augmenter, waveforms)
+    assert len(augmenter.skipped) == num_allowed
+    (tmp_path / f"{num_allowed}.wav").write_bytes(b"")
+    with pytest.raises(
+        DataError,
+        match=rf"{num_allowed + 1} of {num_files} files of noise .*\({num_allowed - 1} times: no audio file the file",
+    ):
+        draw(augmenter, waveforms)
 
 
 def test_a_few_damaged_files_are_left_out_at_once_and_many_refused(tmp_path: Path):

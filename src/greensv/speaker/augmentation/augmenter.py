@@ -1,7 +1,7 @@
 """Draws how the crops of a step are disturbed, reads the files that takes, and disturbs the whole batch at once."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,7 +38,6 @@ class Augmenter:
         torch.Size([8, 48000])
 
     Attributes:
-        skipped: files that could not be read, and why; their crops stayed without them.
         needs_crops: whether `draw` must be given `read_crop`: built-in speech is other crops of the batch.
     """
 
@@ -63,7 +62,6 @@ class Augmenter:
         """
         check_folders(config)
         self._config, self._rate = config, sample_rate_hz
-        self.skipped: dict[str, str] = {}
         self.needs_crops = any(_is_other_crops(way, config) for way in config.disturbances)
         self._recordings = [
             open_recordings(
@@ -78,10 +76,13 @@ class Augmenter:
             else None
             for way in config.disturbances
         ]
-        for recordings in self._recordings:
-            self.skipped.update({file.path: file.reason for file in recordings.skipped} if recordings else {})
         # Its threads end when the augmenter does.
         self._readers = ThreadPoolExecutor(min(_MOST_READERS, os.cpu_count() or 1), "greensv-augmentation")
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """The files that could not be read so far, by path, and why; their crops stayed without them."""
+        return {path: why for recordings in self._recordings if recordings for path, why in recordings.skipped.items()}
 
     def draw(
         self,
@@ -103,6 +104,9 @@ class Augmenter:
 
         Returns:
             What `apply` needs. A file that cannot be read is left out and remembered in `skipped`.
+
+        Raises:
+            DataError: too many files of one way of disturbing cannot be read: see `Recordings.refuse_too_many`.
         """
         assert read_crop is not None or not self.needs_crops, "built-in speech is other crops: give read_crop"
         uniform = np.random.default_rng(seed).random((num_crops, num_columns(self._config)))
@@ -166,7 +170,7 @@ class Augmenter:
     def _read(
         self, recordings: Recordings, sounds: Sounds, *, crop_samples: int, is_room: bool
     ) -> Float32[np.ndarray, "sounds samples"]:
-        """Reads the files of `sounds`, several at once; one that cannot be read is silence."""
+        """Reads the files of `sounds`, several at once; one that cannot be read is silence, too many are an error."""
         num_samples = round(MAX_ROOM_S * self._rate) if is_room else crop_samples
         numbers = pick(sounds.which, len(recordings))
         samples = np.zeros((len(sounds), num_samples), dtype=np.float32)
@@ -179,9 +183,10 @@ class Augmenter:
                 else:
                     samples[i] = recordings.part(number, where=float(sounds.where[i]), num_samples=num_samples)
             except DataError as error:
-                self.skipped[recordings.path(number)] = str(error)
+                recordings.skipped.setdefault(recordings.path(number), str(error))
 
         list(self._readers.map(read, range(len(sounds))))
+        recordings.refuse_too_many()
         return samples
 
 

@@ -1,4 +1,4 @@
-"""The folders that noise and rooms are read from, and what to do where one is missing. Loads no torch."""
+"""The folders that noise and rooms are read from, and what to do where one is missing."""
 
 from pathlib import Path
 

@@ -1,6 +1,7 @@
 """Recorded noise and rooms: which files a folder holds, and parts of them; only what a crop needs is read."""
 
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from greensv.speaker.audio import AudioStore
 from greensv.speaker.audio_suffixes import AUDIO_SUFFIXES
 from greensv.speaker.audio_tree import find_audio
 from greensv.speaker.augmentation.folders import WHERE_TO_GET, folders_of
-from greensv.speaker.dataset import Progress, Skipped, Utterances, ignore_progress
+from greensv.speaker.dataset import Progress, Utterances, ignore_progress
 from greensv.speaker.manifest import MAX_SKIPPED_SHARE, measure
+
+FEWEST_TOO_MANY = 10
+"""So many files may become unreadable in any folder, unless they are all it has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -23,9 +27,13 @@ class Recordings:
 
     num_samples: Int64[np.ndarray, " files"]
     """At the rate of the crops."""
-    skipped: tuple[Skipped, ...]
-    """Files that cannot be used, and why."""
+    skipped: dict[str, str]
+    """Files that could not be used at first or be read later, by path, and why."""
     audio: AudioStore
+    name: str
+    """What they are and where they lie, for errors."""
+    num_listed: int
+    """Files found, usable or not."""
 
     def __len__(self) -> int:
         return len(self.num_samples)
@@ -57,6 +65,23 @@ class Recordings:
         samples = np.zeros(num_samples, dtype=np.float32)
         samples[:length] = self.audio.crop(number, start=0, num_samples=length)
         return samples
+
+    def refuse_too_many(self) -> None:
+        """Does nothing while few files cannot be read: crops without their sound are an accident then.
+
+        Raises:
+            DataError: naming the commonest reasons; more than a tenth of the files (and more than 10) cannot be read,
+                or none can. What is trained would be a clean training that nobody asked for.
+        """
+        num = len(self.skipped)
+        if num <= max(FEWEST_TOO_MANY, MAX_SKIPPED_SHARE * self.num_listed) and num < self.num_listed:
+            return
+        commonest = Counter(reason.replace(path, "the file") for path, reason in self.skipped.items())
+        told = "; ".join(f"{count} times: {reason}" for reason, count in commonest.most_common(3))
+        raise DataError(
+            f"{num} of {self.num_listed} files of {self.name} cannot be read, such as {next(iter(self.skipped))} "
+            f"({told}); put them back or take them away: training would go on without the sounds asked for"
+        )
 
 
 def open_recordings(
@@ -112,4 +137,10 @@ def open_recordings(
         is_resampled=True,
     )
     audio = AudioStore(utterances, cache_bytes=cache_bytes)
-    return Recordings(num_samples=utterances.num_samples, skipped=measured.skipped, audio=audio)
+    return Recordings(
+        num_samples=utterances.num_samples,
+        skipped={file.path: file.reason for file in measured.skipped},
+        audio=audio,
+        name=f"{way.kind} below {names}",
+        num_listed=len(paths),
+    )
