@@ -52,8 +52,13 @@ def test_audio_that_turns_unreadable_ends_the_search_and_the_candidate_runs_in_t
     with pytest.raises(DataError, match=r"dev0-0\.flac is damaged"):
         lab.search(max_trials=2)
     assert lab.records()[1:2] == [] or lab.records()[1].state == "waiting", "found before any training"
-    # A corpus larger than the cache is read as it is needed.
+    # A corpus larger than the cache is read as it is needed, and tried once before.
     monkeypatch.setattr(AudioStore, "fill", lambda store, progress, **settings: False)
+    with pytest.raises(DataError, match=r"dev0-0\.flac is damaged"):
+        lab.search(max_trials=2)
+    assert lab.records()[1:2] == [] or lab.records()[1].state == "waiting", "found before any training"
+    # Damaged since: found when it is needed.
+    monkeypatch.setattr(AudioStore, "try_all", lambda store, progress: None)
     with pytest.raises(DataError, match=r"dev0-0\.flac is damaged"):
         lab.search(max_trials=2)
     assert [(r.state, r.params) for r in lab.records()[:2]] == [("complete", CHEAPEST), ("interrupted", DEAREST)]
