@@ -29,7 +29,7 @@ import soundfile
 import torch
 
 from greensv.config import Augmentation, Disturbance, FeatureConfig, Phase, Recipe
-from greensv.energy.monitor import Monitor
+from greensv.energy.monitoring import Monitor
 from greensv.energy.selection import choose_meters, open_meters
 from greensv.plugins import load_plugins
 from greensv.speaker.audio import AudioStore

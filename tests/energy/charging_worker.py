@@ -9,7 +9,7 @@ from greensv.energy.budget import this_process
 from greensv.energy.charging import Charger
 from greensv.energy.ledger import Ledger
 from greensv.energy.meter import Availability, CounterSample, Domain, MeterSession
-from greensv.energy.monitor import Monitor, OpenMeter
+from greensv.energy.monitoring import Monitor, OpenMeter
 
 
 class Kilowatt(MeterSession):

@@ -23,7 +23,7 @@ from sqlalchemy import Engine, select
 
 from greensv.energy.budget import Charge, Holder, Lease, head_room_j, is_alive, split_at_cap, this_process
 from greensv.energy.ledger import Ledger
-from greensv.energy.schema import charges
+from greensv.energy.tables import charges
 
 WORKER = Path(__file__).parent / "ledger_worker.py"
 ACCOUNT = "search"

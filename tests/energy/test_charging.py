@@ -16,8 +16,8 @@ from greensv.energy.budget import Lease, Purpose, is_alive, this_process
 from greensv.energy.charging import Charger
 from greensv.energy.ledger import Ledger
 from greensv.energy.meter import Availability, Domain, PowerSample, Sample
-from greensv.energy.monitor import Monitor, OpenMeter, Reading
-from greensv.energy.schema import charges, leases
+from greensv.energy.monitoring import Monitor, OpenMeter, Reading
+from greensv.energy.tables import charges, leases
 from greensv.errors import StudyError
 
 STUDY = str(uuid.uuid4())

@@ -12,8 +12,9 @@ from sqlalchemy.exc import IntegrityError
 from greensv.energy.budget import Charge, Holder, Lease
 from greensv.energy.ledger import Ledger
 from greensv.energy.meter import Domain
-from greensv.energy.monitor import EnergyWindow, Reading
-from greensv.energy.schema import charges, immediate_transactions, leases, windows
+from greensv.energy.monitoring import EnergyWindow, Reading
+from greensv.energy.schema import immediate_transactions
+from greensv.energy.tables import charges, leases, windows
 from greensv.errors import BudgetError
 
 ACCOUNT = "search"
@@ -362,8 +363,8 @@ def test_books_that_were_tampered_with_do_not_agree(ledger: Ledger, study: str, 
 def test_windows_are_kept_by_reading_and_charge_nothing(ledger: Ledger, study: str, engine: Engine) -> None:
     started = datetime(2026, 1, 2, tzinfo=UTC)
     readings = (
-        Reading(domain=Domain("gpu", "GPU-1"), meter="nvml", quality="measured", energy_j=1.5),
-        Reading(domain=Domain("cpu"), meter="estimate", quality="estimated", energy_j=0.25),
+        Reading(domain=Domain("gpu", "GPU-1"), meter="nvml", quality="measured", energy_j=1.5, uncertainty_j=0.1),
+        Reading(domain=Domain("cpu"), meter="estimate", quality="estimated", energy_j=0.25, role="beside"),
     )
     window = EnergyWindow(name="training", started_at=started, duration_s=3.0, readings=readings)
     ledger.record_window(study, ACCOUNT, window, trial_number=3)
@@ -371,8 +372,21 @@ def test_windows_are_kept_by_reading_and_charge_nothing(ledger: Ledger, study: s
     with engine.begin() as connection:
         rows = connection.execute(select(windows).order_by(windows.c.energy_uj)).all()
     assert [row[1:] for row in rows] == [
-        (study, ACCOUNT, 3, "training", started.timestamp(), 3.0, "estimate", "cpu", "estimated", 250_000),
-        (study, ACCOUNT, 3, "training", started.timestamp(), 3.0, "nvml", "gpu:GPU-1", "measured", 1_500_000),
+        (study, ACCOUNT, 3, "training", started.timestamp(), 3.0, "estimate", "cpu", "estimated", 250_000, 0, "beside"),
+        (
+            study,
+            ACCOUNT,
+            3,
+            "training",
+            started.timestamp(),
+            3.0,
+            "nvml",
+            "gpu:GPU-1",
+            "measured",
+            1_500_000,
+            100_000,
+            "charged",
+        ),
     ]
     assert ledger.statement(study, ACCOUNT).spent_uj == 0
 

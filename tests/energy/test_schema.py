@@ -24,11 +24,31 @@ def test_tables_are_created_once_and_left_alone_afterwards(engine: Engine) -> No
     assert all(name.startswith("greensv_") for name in inspect(engine).get_table_names())
 
 
+def test_a_ledger_of_version_1_is_brought_up_to_date_and_keeps_its_rows(engine: Engine) -> None:
+    create_tables(engine)
+    with engine.begin() as connection:
+        for statement in (
+            "ALTER TABLE greensv_charges DROP COLUMN uncertainty_uj",
+            "ALTER TABLE greensv_windows DROP COLUMN uncertainty_uj",
+            "ALTER TABLE greensv_windows DROP COLUMN role",
+            "DROP TABLE greensv_idle",
+            "UPDATE greensv_schema SET version = 1",
+            "INSERT INTO greensv_windows VALUES (1, 's', 'search', 0, 'training', 0, 1, 'rapl', 'cpu', 'measured', 7)",
+        ):
+            connection.execute(text(statement))
+    create_tables(engine)
+    with engine.begin() as connection:
+        row = connection.execute(text("SELECT energy_uj, uncertainty_uj, role FROM greensv_windows")).one()
+        assert tuple(row) == (7, None, None)
+        assert connection.execute(text("SELECT version FROM greensv_schema")).scalars().all() == [SCHEMA_VERSION]
+    assert "greensv_idle" in inspect(engine).get_table_names()
+
+
 def test_a_database_of_a_newer_greensv_is_refused(engine: Engine) -> None:
     create_tables(engine)
     with engine.begin() as connection:
         connection.execute(text("UPDATE greensv_schema SET version = 99"))
-    with pytest.raises(StudyError, match="version 99; this greensv knows up to 1; upgrade greensv"):
+    with pytest.raises(StudyError, match="version 99; this greensv knows up to 2; upgrade greensv"):
         create_tables(engine)
 
 

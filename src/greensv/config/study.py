@@ -244,10 +244,21 @@ class EnergyConfig:
     """The meters to use, all of them and no other. auto, alone: the best of greensv's own for each domain."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options of each meter, by its name."""
+    also_meters: tuple[str, ...] = ()
+    """Meters to record beside those above, and never to charge: for figures in the terms of other tools."""
     pue: Annotated[float, Ge(1)] = 1.0
     """Power usage effectiveness of the building; every charge is multiplied by it."""
     interval_s: Annotated[float, Gt(0), Le(10)] = 1.0
     """Seconds between two readings of the meters."""
+    idle_s: Annotated[float, Ge(0), Le(3600)] = 30.0
+    """Seconds for which the machine's idle power is measured before a study's first search on it; 0: not at all.
+    Meters that know it by themselves (the model of `estimate`) need none."""
+    telemetry_interval_s: Annotated[float, Ge(0)] = 5.0
+    """Seconds between two records of utilisation, clocks and temperature; 0: none."""
+    is_shared: bool = True
+    """Whether processes of greensv on one machine share what meters read of the whole of it, by their CPU time."""
+    carbon_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Options of each carbon source, by its name."""
     carbon_source: str = "static"
     """Which installed source tells grams of CO2-equivalent per kWh."""
     region: Annotated[str, MinLen(1)] = "WORLD"

@@ -62,6 +62,8 @@ class Charge:
     energy_uj: int
     """Whole microjoules, `pue` included."""
     pue: float
+    uncertainty_uj: int | None = None
+    """Standard, `pue` included. Those of one meter add up, since its scale is off in all of them alike."""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from greensv.energy.accrual import Accrual, Use
 from greensv.energy.budget import Charge, ChargeOutcome, Lease, Purpose
 from greensv.energy.ledger import Ledger
-from greensv.energy.monitor import Monitor, Reading
+from greensv.energy.monitoring import Monitor, Reading
 from greensv.errors import GreensvError
 from greensv.units import uj_from_j
 

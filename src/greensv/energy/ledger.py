@@ -15,9 +15,10 @@ from sqlalchemy.exc import IntegrityError
 
 from greensv.energy import postings, statement
 from greensv.energy.budget import Charge, ChargeOutcome, Holder, Lease, Purpose, ReapedLease, Statement
-from greensv.energy.monitor import EnergyWindow
+from greensv.energy.monitoring import EnergyWindow
 from greensv.energy.postings import HeldLease
-from greensv.energy.schema import MAX_UJ, Clock, accounts, create_tables, database_time, transaction, windows
+from greensv.energy.schema import MAX_UJ, Clock, create_tables, database_time, transaction
+from greensv.energy.tables import accounts, windows
 from greensv.errors import BudgetError
 from greensv.units import format_energy, j_from_uj, uj_from_j
 
@@ -251,6 +252,8 @@ class Ledger:
                 "domain": str(reading.domain),
                 "quality": reading.quality,
                 "energy_uj": uj_from_j(reading.energy_j),
+                "uncertainty_uj": uj_from_j(reading.uncertainty_j),
+                "role": reading.role,
             }
             for reading in window.readings
         ]

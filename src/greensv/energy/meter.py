@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 Quality = Literal["measured", "attributed", "estimated"]
-DomainKind = Literal["cpu", "dram", "gpu", "node"]
+DomainKind = Literal["cpu", "dram", "gpu", "host", "node"]
+Role = Literal["charged", "part", "beside"]
+"""What a domain's joules are for: the account; to tell the parts of a charged node; to be shown beside ours."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -17,7 +19,7 @@ class Domain:
     """A part of a machine whose energy is metered: its kind, and which one.
 
     `index` is the socket for `cpu` and `dram`, the UUID for `gpu`; `all` covers every part of that kind. `node` is
-    everything in the machine, its GPUs included.
+    everything in the machine, its GPUs included; `host` everything but its GPUs.
     """
 
     kind: DomainKind
@@ -28,8 +30,11 @@ class Domain:
 
     def overlaps(self, other: "Domain") -> bool:
         """Says whether both would count the same joules."""
-        if "node" in (self.kind, other.kind):
+        kinds = {self.kind, other.kind}
+        if "node" in kinds:
             return True
+        if "host" in kinds:
+            return "gpu" not in kinds
         return self.kind == other.kind and (self.index == other.index or "all" in (self.index, other.index))
 
 
@@ -64,6 +69,9 @@ class MeterRequest:
     """What is to be measured: the GPUs in use, by UUID (`GPU-…`), and the meter's own options from study.toml."""
 
     gpu_uuids: tuple[str, ...] = ()
+    uses_visible_gpus: bool = False
+    """The GPUs in use are those that CUDA would show to a program started now (`CUDA_VISIBLE_DEVICES`), and the meter
+    finds them; `gpu_uuids` is then empty. For measuring without torch."""
     process_ids: tuple[int, ...] = ()
     """Other processes of this machine that work with this one, for a meter that tells processes apart."""
     options: Any = None
@@ -85,6 +93,12 @@ class Availability:
     """Relative standard uncertainty of the meter's scale: 0.05 for ±5 %."""
     max_power_w: float = 20_000.0
     """No single domain draws more, in watts. Tells the wrap of a counter from a reset, and one wrap from two."""
+    counts_others: bool = True
+    """The readings hold what other programs use, too: those of a socket, a board or a node. False where they are of the
+    processes of the request alone."""
+    poll_interval_s: float | None = None
+    """How often it wants to be read, in seconds: power that changes quickly is lost between readings that are rare.
+    None: as often as the monitor reads."""
     since_process_start: bool = False
     """The counters start at 0 with this process, so that their first reading is energy this process has used."""
     notes: tuple[str, ...] = field(default=())

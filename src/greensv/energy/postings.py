@@ -11,7 +11,7 @@ from typing import Literal
 from sqlalchemy import Connection, RowMapping, Update, and_, func, select, update
 
 from greensv.energy.budget import Charge, Holder, Lease, split_at_cap
-from greensv.energy.schema import accounts, charges, leases
+from greensv.energy.tables import accounts, charges, leases
 from greensv.errors import BudgetError
 
 _IDS_PER_QUERY = 500  # both databases limit the parameters of a statement

@@ -1,33 +1,16 @@
-"""The ledger's tables, and transactions on them. They live in the study's database, beside Optuna's, named `greensv_*`.
-
-No foreign key leads to Optuna's tables and none of its ids is used: Optuna's `delete_study` silently does nothing when
-a foreign key holds it back, and SQLite gives the id of a deleted study to the next one, which would inherit its budget.
-"""
+"""Opens the ledger's tables, brings older ones up to date, and gives transactions on them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    Column,
-    Connection,
-    Double,
-    Engine,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    event,
-    text,
-)
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from greensv.energy.tables import metadata, schema_version
 from greensv.errors import StudyError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 60.0
 """How long SQLite waits for another process's transaction."""
 
@@ -40,84 +23,10 @@ _EPOCH_SECONDS = {
     "postgresql": text("SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision)"),
 }
 
-metadata = MetaData()
-
-schema_version = Table("greensv_schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
-
-accounts = Table(
-    "greensv_accounts",
-    metadata,
-    Column("study_id", String(64), primary_key=True),
-    Column("account", String(64), primary_key=True),
-    Column("cap_uj", BigInteger, nullable=False),
-    Column("spent_uj", BigInteger, nullable=False),
-    Column("reserved_uj", BigInteger, nullable=False),
-    Column("overrun_uj", BigInteger, nullable=False),
-    CheckConstraint("spent_uj >= 0 AND reserved_uj >= 0 AND overrun_uj >= 0", name="greensv_accounts_not_negative"),
-    CheckConstraint("spent_uj + reserved_uj <= cap_uj", name="greensv_accounts_within_cap"),
-)
-
-leases = Table(
-    "greensv_leases",
-    metadata,
-    Column("id", String(36), primary_key=True),
-    Column("study_id", String(64), nullable=False),
-    Column("account", String(64), nullable=False),
-    Column("purpose", String(64), nullable=False),
-    Column("trial_number", Integer),
-    Column("host", String(255), nullable=False),
-    Column("pid", BigInteger, nullable=False),
-    Column("process_started_at", Double, nullable=False),
-    Column("state", String(16), nullable=False),  # open, settled or reaped
-    Column("granted_uj", BigInteger, nullable=False),
-    Column("left_uj", BigInteger, nullable=False),
-    Column("opened_at", Double, nullable=False),
-    Column("last_beat_at", Double, nullable=False),
-    Column("ttl_s", Double, nullable=False),
-    Column("next_beat_s", Double, nullable=False),
-    Column("peak_power_w", Double, nullable=False),
-    Column("pue", Double, nullable=False),
-    CheckConstraint("left_uj >= 0", name="greensv_leases_not_negative"),
-    Index("greensv_leases_by_study", "study_id", "state"),
-)
-
-charges = Table(
-    "greensv_charges",
-    metadata,
-    Column("id", String(36), primary_key=True),
-    Column("study_id", String(64), nullable=False),
-    Column("account", String(64), nullable=False),
-    Column("lease_id", String(36)),
-    Column("trial_number", Integer),
-    Column("purpose", String(64), nullable=False),
-    Column("started_at", Double, nullable=False),
-    Column("ended_at", Double, nullable=False),
-    Column("meter", String(64), nullable=False),
-    Column("domain", String(255), nullable=False),
-    Column("quality", String(16), nullable=False),
-    Column("energy_uj", BigInteger, nullable=False),
-    Column("overrun_uj", BigInteger, nullable=False),
-    Column("pue", Double, nullable=False),
-    # Room under the cap takes in an old overrun by a row with a negative overrun; energy itself is never negative.
-    CheckConstraint("energy_uj >= 0 AND energy_uj + overrun_uj >= 0", name="greensv_charges_not_negative"),
-    Index("greensv_charges_by_trial", "study_id", "account", "trial_number"),
-)
-
-windows = Table(
-    "greensv_windows",
-    metadata,
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
-    Column("study_id", String(64), nullable=False),
-    Column("account", String(64), nullable=False),
-    Column("trial_number", Integer),
-    Column("name", String(255), nullable=False),
-    Column("started_at", Double, nullable=False),
-    Column("duration_s", Double, nullable=False),
-    Column("meter", String(64), nullable=False),
-    Column("domain", String(255), nullable=False),
-    Column("quality", String(16), nullable=False),
-    Column("energy_uj", BigInteger, nullable=False),
-    Index("greensv_windows_by_trial", "study_id", "account", "trial_number"),
+_ADDED_IN_VERSION_2 = (
+    ("greensv_charges", "uncertainty_uj", "BIGINT"),
+    ("greensv_windows", "uncertainty_uj", "BIGINT"),
+    ("greensv_windows", "role", "VARCHAR(16)"),
 )
 
 Clock = Callable[[Connection], float]
@@ -145,6 +54,10 @@ def create_tables(engine: Engine) -> None:
         found = connection.execute(schema_version.select()).scalar_one_or_none()
         if found is None:
             connection.execute(schema_version.insert(), {"version": SCHEMA_VERSION})
+        elif found < SCHEMA_VERSION:
+            for table, column, kind in _ADDED_IN_VERSION_2:
+                connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {column} {kind}"))
+            connection.execute(schema_version.update(), {"version": SCHEMA_VERSION})
         elif found > SCHEMA_VERSION:
             raise StudyError(
                 f"{describe(engine)} holds a ledger of version {found}; this greensv knows up to {SCHEMA_VERSION}; "

@@ -7,7 +7,7 @@ from sqlalchemy import Column, Connection, Table, func, select
 
 from greensv.energy.budget import Statement
 from greensv.energy.postings import Account
-from greensv.energy.schema import accounts, charges, leases
+from greensv.energy.tables import accounts, charges, leases
 from greensv.errors import BudgetError
 
 

@@ -1,10 +1,10 @@
 """The running joules of one open meter, by domain."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from greensv.energy.meter import Availability, CounterSample, Domain, MeterSession, PowerSample, Quality, Sample
+from greensv.energy.meter import Availability, CounterSample, Domain, MeterSession, PowerSample, Quality, Role, Sample
 from greensv.energy.unwrap import counter_step_j, power_step_j, sample_problem
 from greensv.errors import MeterError
 
@@ -19,6 +19,9 @@ class Reading:
     meter: str
     quality: Quality
     energy_j: float
+    uncertainty_j: float = 0.0
+    """Standard uncertainty in joules: the meter's scale, the edges of the interval, what was missed between samples."""
+    role: Role = "charged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,10 @@ class OpenMeter:
     quality: Quality
     session: MeterSession
     availability: Availability
+    roles: Mapping[Domain, Role] = field(default_factory=dict)
+    """What each domain's joules are for; `charged` where none is given."""
+    gains: Mapping[Domain, float] = field(default_factory=dict)
+    """What each domain's readings are multiplied by, from a comparison with a better meter; 1 where none is given."""
 
 
 class Tally:

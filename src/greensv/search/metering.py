@@ -10,7 +10,7 @@ from greensv.config import EnergyConfig
 from greensv.energy.budget import Lease, Purpose, head_room_j, is_alive, this_process
 from greensv.energy.charging import Charger
 from greensv.energy.ledger import Ledger
-from greensv.energy.monitor import EnergyWindow, Monitor
+from greensv.energy.monitoring import EnergyWindow, Monitor
 from greensv.energy.selection import Choice, choose_meters, open_meters
 from greensv.errors import BudgetError
 from greensv.plugins import Plugins

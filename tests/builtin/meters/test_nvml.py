@@ -166,7 +166,7 @@ MEASURE = """
 import json, sys
 from pathlib import Path
 from greensv.builtin.meters.nvml import NvmlMeter
-from greensv.energy.monitor import Monitor
+from greensv.energy.monitoring import Monitor
 from greensv.energy.selection import choose_meters, open_meters
 
 state = Path(sys.argv[1])

@@ -151,7 +151,7 @@ from pathlib import Path
 from simulated.powercap_tree import PACKAGE_RANGE_UJ, set_counter
 from greensv.builtin.meters.pyrapl import PyRaplMeter
 from greensv.builtin.meters.rapl import RaplMeter
-from greensv.energy.monitor import Monitor
+from greensv.energy.monitoring import Monitor
 from greensv.energy.selection import choose_meters, open_meters
 
 zone = Path(sys.argv[1])

@@ -101,6 +101,7 @@ class EstimateMeter(Meter):
             domains=tuple(map(Domain, kinds)),
             resolution_s=RESOLUTION_S,
             gain_uncertainty=GAIN_UNCERTAINTY,
+            counts_others=False,
             since_process_start=True,
             notes=tuple(watts[kind] for kind in kinds),
         )

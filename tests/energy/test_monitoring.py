@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from greensv.energy.meter import CounterSample, Domain, PowerSample
-from greensv.energy.monitor import Monitor
+from greensv.energy.monitoring import Monitor
 from greensv.errors import MeterError
 from simulated.scripted import CPU, Counter, Gauge, ScriptedClock, ScriptedSession, open_scripted
 
