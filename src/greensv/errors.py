@@ -24,6 +24,10 @@ class MeterError(GreensvError):
     """A meter that cannot measure, or meters that contradict each other."""
 
 
+class CarbonError(GreensvError):
+    """A carbon source that gave no factor: not reached, not allowed, empty, too old or not understood."""
+
+
 class BudgetError(GreensvError):
     """An energy budget that cannot be opened, raised or spent as asked."""
 

@@ -111,11 +111,11 @@ def test_silence_has_kaldis_floor() -> None:
 
 
 def test_groups_of_items_do_not_show_in_the_features() -> None:
-    waveforms = voices(16_000).repeat(7, 1) * torch.linspace(0.1, 1, 21, dtype=torch.float64)[:, None]
-    assert 21 * 100 * 400 < CPU_GROUP_VALUES < 63 * 100 * 400
+    waveforms = voices(16_000).repeat(4, 1) * torch.linspace(0.1, 1, 12, dtype=torch.float64)[:, None]
+    assert 12 * 100 * 400 < CPU_GROUP_VALUES < 36 * 100 * 400
     fbank = Fbank(FeatureConfig())
     many = waveforms.repeat(3, 1)
-    torch.testing.assert_close(fbank(many)[0][:21], fbank(waveforms)[0], rtol=0, atol=1e-9)
+    torch.testing.assert_close(fbank(many)[0][:12], fbank(waveforms)[0], rtol=0, atol=1e-9)
 
 
 def test_features_are_single_precision_under_autocast() -> None:
