@@ -113,6 +113,11 @@ def test_what_fails_in_one_process_stops_all_and_the_leader_says_it(team: list[d
     assert team[1]["leader's failure"][0] == "TeamStopped"
 
 
+def test_while_processes_wait_for_others_the_leader_can_be_stopped(team: list[dict[str, Any]]) -> None:
+    assert [found["looks"] for found in team] == [[1, 1], []]
+    assert [found["waiting"] for found in team] == ["KeyboardInterrupt", "TeamStopped"]
+
+
 def test_the_rows_of_all_processes_are_the_batch_each_once() -> None:
     rows = [row for rank in range(3) for row in range(12)[Team(rank=rank, size=3).rows(12)]]
     assert rows == list(range(12))

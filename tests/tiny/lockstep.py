@@ -106,6 +106,10 @@ def run(training: Training, *, stop_after: int | None = None) -> list[float]:
     return losses
 
 
+def _interrupt(num_ready: int) -> None:
+    raise KeyboardInterrupt
+
+
 def _work(team: Team, utterances: Utterances) -> dict[str, Any]:
     """What one of the processes has to tell."""
     found: dict[str, Any] = {"rank": team.rank}
@@ -131,6 +135,12 @@ def _work(team: Team, utterances: Utterances) -> dict[str, Any]:
             team.agree()
     except (DataError, TeamStopped) as error:
         found["leader's failure"] = type(error).__name__, str(error)
+    found["looks"], late = [], iter([False, False] * team.rank)
+    team.wait_for_all(lambda: next(late, True), found["looks"].append)
+    try:
+        team.wait_for_all(lambda: team.rank == 0, _interrupt)
+    except (KeyboardInterrupt, TeamStopped) as error:
+        found["waiting"] = type(error).__name__
     found["is_broken"] = team.is_broken
     return found
 

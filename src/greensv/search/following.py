@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from greensv.config import StudyConfig
@@ -12,12 +13,12 @@ from greensv.plugins import Plugins
 from greensv.search.candidate import build_space
 from greensv.search.crew import check_one_machine, enlist, num_launched, torchrun_rank
 from greensv.search.orders import Enlist, Leave, LoadCorpus, Order, RunTraining, TrainingOrder
-from greensv.speaker.dataset import ignore_progress
 
 if TYPE_CHECKING:
     import torch
 
     from greensv.search.trainer import Trainer
+    from greensv.speaker.dataset import Progress
     from greensv.speaker.distributed import Team
     from greensv.speaker.training import Training
 
@@ -86,23 +87,45 @@ class _Follower:
                 self._training.run(until_step=order.until_step)
 
     def _load(self, *, is_full: bool) -> None:
-        from greensv.search.trainer import Trainer, compare_corpus, load_corpus
+        from greensv.search.trainer import compare_corpus
+
+        is_stopped = threading.Event()
+
+        def progress(what: str, done: int, total: int) -> None:
+            if is_stopped.is_set():
+                raise _StoppedLoading
+
+        # In a thread of its own, so that this process can hear meanwhile that the leader has been stopped.
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="greensv-load") as pool:
+            loading = pool.submit(self._make_trainer, progress, is_full=is_full)
+            try:
+                self._team.wait_for_all(loading.done)
+            except BaseException:
+                is_stopped.set()
+                raise
+            with self._team.failing_together():
+                self._trainer = loading.result()
+                compare_corpus(self._team, self._trainer.corpus)
+
+    def _make_trainer(self, progress: "Progress", *, is_full: bool) -> "Trainer":
+        from greensv.search.trainer import Trainer, load_corpus
 
         config, device = self._config, self._device
         assert config is not None
         assert device is not None
-        with self._team.failing_together():
-            corpus = load_corpus(config, self._plugins, ignore_progress)
-            self._trainer = Trainer(
-                config,
-                corpus,
-                space=build_space(config.backbones, self._plugins),
-                team=self._team,
-                device=device,
-                progress=ignore_progress,
-                is_full=is_full,
-            )
-            compare_corpus(self._team, corpus)
+        return Trainer(
+            config,
+            load_corpus(config, self._plugins, progress),
+            space=build_space(config.backbones, self._plugins),
+            team=self._team,
+            device=device,
+            progress=progress,
+            is_full=is_full,
+        )
+
+
+class _StoppedLoading(Exception):
+    """The leader was stopped while this process loaded the corpus."""
 
 
 def _end_without_leader(team: "Team") -> None:

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -117,14 +118,19 @@ def load_corpus(config: StudyConfig, plugins: Plugins, progress: Progress) -> Co
     return dataset.load(root, options, cache_dir=cache_folder() / dataset.name, progress=progress)
 
 
-def share_corpus(team: Team, corpus: Corpus, *, is_full: bool) -> None:
-    """Has the other processes load what the leader has loaded.
+def share_corpus(team: Team, corpus: Corpus, *, is_full: bool, progress: Progress) -> None:
+    """Has the other processes load what the leader has loaded. What `progress` raises meanwhile stops all of them.
 
     Raises:
         DataError: they cannot, or it has changed in between.
     """
     team.broadcast(LoadCorpus(is_full=is_full))
+    team.wait_for_all(lambda: True, partial(_tell_ready, progress, team.size))
     compare_corpus(team, corpus)
+
+
+def _tell_ready(progress: Progress, size: int, num_ready: int) -> None:
+    progress("processes that have loaded the corpus", num_ready, size)
 
 
 def compare_corpus(team: Team, corpus: Corpus) -> None:

@@ -122,7 +122,7 @@ def open_workbench(
         if not is_full and not dev_audio.fill(progress):
             # A file of a pair that cannot be read would end the search after its first training.
             dev_audio.try_all(progress)
-        share_corpus(crew.team, corpus, is_full=is_full)
+        share_corpus(crew.team, corpus, is_full=is_full, progress=progress)
     train, dev = corpus.train, corpus.dev
     listen(
         Noted(

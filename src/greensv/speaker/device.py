@@ -1,6 +1,7 @@
 """The device that computes: choosing it, naming it to a meter, and waiting for it."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
 import torch
@@ -113,3 +114,15 @@ def device_name(device: torch.device) -> str:
 def forked_generators(device: torch.device) -> AbstractContextManager[None]:
     """Lets torch's generators be seeded inside, and puts them back."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+@contextmanager
+def torch_settings(device: torch.device) -> Iterator[None]:
+    """Leaves torch's generators as they were, and lets cuDNN choose its algorithms by trying: all crops are alike."""
+    benchmark = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        with forked_generators(device):
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = benchmark

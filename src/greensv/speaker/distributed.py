@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, cast
 
@@ -28,6 +29,8 @@ PATIENCE = timedelta(days=30)
 """How long a process waits for a word: others wait while the leader scores pairs. One that died is noticed at once."""
 EXCHANGE_PATIENCE = timedelta(minutes=30)
 """How long a process waits for gradients; all have their batch when the exchange begins."""
+LOOK_S = 0.2
+"""How long processes that wait for others sleep between two looks."""
 DEATH_S = 1.0
 """A connection is closed a moment before its process is gone."""
 
@@ -219,6 +222,20 @@ class Team:
     def barrier(self) -> None:
         """Waits until all processes are here."""
         self.agree()
+
+    def wait_for_all(self, is_ready: Callable[[], bool], look: Callable[[int], None] = lambda num_ready: None) -> None:
+        """Waits until all processes are ready.
+
+        Args:
+            is_ready: whether this one is.
+            look: called on the leader now and then with the number of those that are; what it raises stops all.
+
+        Raises:
+            TeamStopped: in the other processes.
+        """
+        while (num_ready := sum(self.gather(is_ready()))) < self.size:
+            self.relay(partial(look, num_ready))
+            time.sleep(LOOK_S)
 
     def lost(self) -> tuple[int, ...]:
         """Returns the ranks of the processes that have ended."""

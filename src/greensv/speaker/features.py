@@ -77,7 +77,9 @@ class Fbank(nn.Module):
         with torch.autocast(device_type=waveforms.device.type, enabled=False):
             groups = [
                 self._log_mel(self._frames(group.to(dtype), None if lengths is None else group_lengths))
-                for group, group_lengths in zip(waveforms.split(size), all_lengths.split(size), strict=True)
+                for group, group_lengths in zip(
+                    torch.split(waveforms, size), torch.split(all_lengths, size), strict=True
+                )
             ]
             features = torch.cat(groups)
         frame_lengths = (all_lengths + self.frame_shift // 2) // self.frame_shift

@@ -1,6 +1,6 @@
 """What a training changes: weights, what the optimiser remembers, the loss scale, the sum of weights to average."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from greensv.speaker.front_end import FrontEnd
 from greensv.speaker.losses import MarginSoftmax
 from greensv.speaker.objective import Objective
 from greensv.speaker.optimizer import forget, make_optimizer, take_step
+from greensv.speaker.phases import StepPhase
 
 
 class Learner:
@@ -49,7 +50,14 @@ class Learner:
         self.objective = self._team.prepare(self._both)
 
     def learn(
-        self, batch: Batch, front_end: FrontEnd, *, learning_rate: float, margin: float, num_classes: int
+        self,
+        batch: Batch,
+        front_end: FrontEnd,
+        *,
+        learning_rate: float,
+        margin: float,
+        num_classes: int,
+        mark: Callable[[StepPhase], None],
     ) -> Float[Tensor, ""]:
         """Takes one step, the batch computed in as many parts as the recipe says; returns the mean loss of the team.
 
@@ -59,6 +67,7 @@ class Learner:
             learning_rate: of the step.
             margin: of the loss.
             num_classes: so many first classes compete.
+            mark: told at the end of each phase of the step.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
@@ -71,7 +80,9 @@ class Learner:
             with nullcontext() if number == num_parts else self._team.without_sync(self.objective):
                 features = front_end.features(some, masks.T)
                 loss = self.objective(features, classes, margin=margin, num_classes=num_classes) / num_parts
+                mark("forward")
                 torch.autograd.backward(self._scaler.scale(loss))
+                mark("backward")
             losses.append(loss.detach())
         take_step(
             self._optimizer,
@@ -79,6 +90,7 @@ class Learner:
             self._both.parameters(),
             max_gradient_norm=self._recipe.max_gradient_norm,
         )
+        mark("optimiser")
         return self._team.mean(torch.stack(losses).sum())
 
     def end_epoch(self, phase: Phase, *, num_epochs_left: int) -> None:

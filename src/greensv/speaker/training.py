@@ -1,8 +1,7 @@
 """Trains a network on a corpus with a recipe; can be stopped after any step and resumed to the same bits on a CPU."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,25 +10,26 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from greensv.config import FeatureConfig, Phase, Recipe
-from greensv.errors import CheckpointError, ConfigError, DataError, TrainingError
+from greensv.errors import CheckpointError, DataError, TrainingError
 from greensv.speaker import schedule
 from greensv.speaker.audio import AudioStore
 from greensv.speaker.augmentation import Augmenter
 from greensv.speaker.batch_maker import Batch, BatchMaker
+from greensv.speaker.batch_share import check_share
 from greensv.speaker.batches import check_sample_rate, steps_per_epoch
 from greensv.speaker.crops import decoding_threads
 from greensv.speaker.dataset import Utterances
-from greensv.speaker.device import forked_generators
+from greensv.speaker.device import forked_generators, torch_settings
 from greensv.speaker.distributed import Team
 from greensv.speaker.front_end import FrontEnd
+from greensv.speaker.identity import check_identity, training_identity
 from greensv.speaker.learner import Learner
+from greensv.speaker.loss_watch import LossWatch
 from greensv.speaker.memory import keep_freed_memory
+from greensv.speaker.phases import PhaseTimer, StepTimes
 from greensv.speaker.prefetch import prefetched
 from greensv.speaker.skipping import SkippedUtterances
 from greensv.speaker.streams import Stream, torch_seed
-
-STEPS_BETWEEN_CHECKS = 20
-"""How often the losses are looked at: each look waits for the device."""
 
 BATCHES_AHEAD = 3
 """Batches read before they are needed: what one file is slow in, others make up for."""
@@ -107,7 +107,7 @@ class Training:
         if device.type == "cpu":
             keep_freed_memory()
         self._team = team or Team.alone()
-        _check_share(recipe, self._team)
+        check_share(recipe, self._team)
         self.steps_per_epoch = steps_per_epoch(len(utterances), batch_size=recipe.batch_size)
         self.num_steps = self.steps_per_epoch * sum(phase.num_epochs for phase in phases)
         self.step = 0
@@ -127,7 +127,8 @@ class Training:
             audio, recipe=recipe, phases=phases, features=features, seed=seed, rows=rows, augmenter=augmenter
         )
         self._skipped = SkippedUtterances(len(utterances))
-        self._unchecked: list[Tensor] = []
+        self._losses = LossWatch(num_steps=self.num_steps, phase_name=lambda step: self.phase_at(step).name)
+        self._timer = PhaseTimer.of(device)
         self._inside_step = False
         # Last: what fails on one process before it is agreed on there; after it the others would wait for ever.
         self._learner.join_team()
@@ -136,6 +137,15 @@ class Training:
     def skipped(self) -> Mapping[str, str]:
         """The utterances that could not be read, by path, and why; others stood in for them."""
         return self._skipped.reasons
+
+    @property
+    def step_times(self) -> StepTimes:
+        """Seconds of each phase of the steps that this process has done; its own, in a team.
+
+        What another process did before a resumption is not in them. On a GPU the steps that it has not done yet are
+        missing: synchronise first.
+        """
+        return self._timer.times
 
     def phase_at(self, step: int) -> Phase:
         """Returns the phase that step `step` (from 0) lies in."""
@@ -158,7 +168,7 @@ class Training:
         self._refuse_torn_state()
         self._learner.objective.train()
         with (
-            _torch_settings(self._device),
+            torch_settings(self._device),
             decoding_threads(self._team.size) as threads,
             prefetched(
                 lambda step: self._batches.make(step, threads=threads, pin_memory=self._device.type == "cuda"),
@@ -178,7 +188,7 @@ class Training:
             TrainingError: a loss was not finite, or the training was interrupted inside a step.
         """
         self._refuse_torn_state()
-        self._check_losses()
+        self._losses.check()
         return {
             "step": self.step,
             "identity": self._identity(),
@@ -195,50 +205,40 @@ class Training:
             CheckpointError: the state is of another training.
         """
         try:
-            found, expected = dict(state["identity"]), self._identity()
-            differing = [
-                f"{key}: {found.get(key)} → {value}" for key, value in expected.items() if found.get(key) != value
-            ]
-            if differing:
-                raise CheckpointError(
-                    f"the saved training is not this one ({'; '.join(differing)}); go on where and as it was begun, or "
-                    "start a new one"
-                )
+            check_identity(dict(state["identity"]), self._identity())
             self._learner.load_state_dict(state)
             self._skipped.reasons = dict(state["skipped"])
             self.step = int(state["step"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"the saved training does not fit this network ({error}); start a new one") from error
-        self._unchecked, self._inside_step = [], False
+        self._losses.forget()
+        self._inside_step = False
 
     def _identity(self) -> dict[str, Any]:
-        """What must be equal for a saved state to be continued: all that a step depends on but the data's content."""
-        recipe = {key: value for key, value in asdict(self._recipe).items() if key != "phases"}
-        for root in ("noise_root", "rir_root"):  # a folder may move, as that of the audio may
-            recipe["augmentation"][root] = recipe["augmentation"][root] is not None
-        return {
-            "seed": self._seed,
-            "precision": self.precision,  # as resolved: "auto" may be another one on another machine
-            "num_utterances": len(self._utterances),
-            "num_speakers": self._utterances.num_speakers,
-            "phases": [asdict(phase) for phase in self._phases],
-            "recipe": recipe,
-            "features": asdict(self._features),
-        }
+        return training_identity(
+            utterances=self._utterances,
+            recipe=self._recipe,
+            phases=self._phases,
+            features=self._features,
+            seed=self._seed,
+            precision=self.precision,
+        )
 
     def _agreed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yields batches when every process has its own; where one cannot have it, none goes on."""
         while True:
+            self._timer.begin()
             with self._team.failing_together():
                 batch = next(batches, None)
             if batch is None:
                 return
             self._skipped.add(self._team.agree(news=batch.skipped))
+            self._timer.mark("data-wait")
             yield batch
 
     def _after_step(self, report: StepReport, *, last: int, on_step: Callable[[StepReport], None] | None) -> None:
-        if len(self._unchecked) >= STEPS_BETWEEN_CHECKS or self.step == last:
-            self._check_losses()
+        if self._losses.is_due or self.step == last:
+            self._losses.check()
         if on_step is not None:
             on_step(report)
 
@@ -251,20 +251,23 @@ class Training:
         torch.manual_seed(torch_seed(self._seed, Stream.NETWORK, self.step, *rank))
         self._inside_step = True
         batch = batch.to(self._device)
+        self._timer.mark("host-to-device")
         loss = self._learner.learn(
             batch,
             self._front_end,
             learning_rate=learning_rate,
             margin=margin,
             num_classes=len(place.phase.speeds) * self._utterances.num_speakers,
+            mark=self._timer.mark,
         )
+        self._timer.end()
         self.step += 1
         num_steps_left = place.num_steps - place.step - 1
         if num_steps_left % self.steps_per_epoch == 0:
             self._learner.end_epoch(place.phase, num_epochs_left=num_steps_left // self.steps_per_epoch)
         self._inside_step = False
         if self._team.is_leader:
-            self._unchecked.append(loss)
+            self._losses.add(loss, step=self.step)
         return StepReport(
             step=self.step,
             num_steps=self.num_steps,
@@ -278,54 +281,9 @@ class Training:
     def _place(self, step: int) -> schedule.Place:
         return schedule.place_of(step, phases=self._phases, steps_per_epoch=self.steps_per_epoch)
 
-    def _check_losses(self) -> None:
-        """Looks at the losses since the last look, which waits for the device."""
-        if not self._unchecked:
-            return
-        is_finite = torch.stack(self._unchecked).isfinite().cpu()
-        if not bool(is_finite.all()):
-            bad = int(is_finite.logical_not().nonzero()[0])
-            step = self.step - len(self._unchecked) + bad + 1
-            raise TrainingError(
-                f"the loss of step {step} of {self.num_steps} is {self._unchecked[bad].item()}: the training has "
-                f"diverged; lower the learning rate of phase {self.phase_at(step - 1).name!r}, or warm up for longer"
-            )
-        self._unchecked = []
-
     def _refuse_torn_state(self) -> None:
         if self._inside_step:
             raise TrainingError(
                 f"the training was interrupted inside step {self.step + 1}, so its weights are neither those before it "
                 "nor those after it; go on from the last saved state"
             )
-
-
-def _check_share(recipe: Recipe, team: Team) -> None:
-    num_parts = team.size * recipe.num_micro_batches
-    if recipe.batch_size % num_parts or recipe.batch_size < 2 * num_parts:
-        raise ConfigError(
-            f"a batch of {recipe.batch_size} cannot be shared by {team.size} processes in {recipe.num_micro_batches} "
-            f"micro-batches each: recipe.batch_size must be a multiple of {num_parts}, and at least {2 * num_parts}; "
-            + _advice(recipe)
-        )
-
-
-def _advice(recipe: Recipe) -> str:
-    """Names the numbers of processes that can share a batch: a study's recipe is not changed once it has begun."""
-    batch, num_micro_batches = recipe.batch_size, recipe.num_micro_batches
-    sizes = [size for size in range(1, batch // (2 * num_micro_batches) + 1) if batch % (size * num_micro_batches) == 0]
-    if not sizes:
-        return "no number of processes can share it, so change recipe.batch_size or recipe.num_micro_batches"
-    return f"so use {' or '.join(map(str, sizes))} processes (torchrun --nproc-per-node), or another recipe"
-
-
-@contextmanager
-def _torch_settings(device: torch.device) -> Iterator[None]:
-    """Leaves torch's generators as they were, and lets cuDNN choose its algorithms by trying: all crops are alike."""
-    benchmark = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        with forked_generators(device):
-            yield
-    finally:
-        torch.backends.cudnn.benchmark = benchmark
