@@ -1,5 +1,6 @@
 /* Stands in for libnvidia-ml.so.1. GPU i is the folder $FAKE_NVML_DIR/i with the files uuid, name, energy_mj, power_mw,
- * instant_mw and mig, read anew at each call. A file that is missing is NOT_SUPPORTED (3); one that holds "E<n>" makes the
+ * instant_mw, mig, utilisation and memory_utilisation (in %), memory_used, sm_mhz, memory_mhz, temperature_c (for the
+ * older call) and temperature_v_c (for the newer), read anew at each call. A file that is missing is NOT_SUPPORTED (3); one that holds "E<n>" makes the
  * call fail with NVML error n. $FAKE_NVML_DIR/init holding "E<n>" makes nvmlInit fail. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,17 +52,39 @@ EXPORT int nvmlDeviceGetCount_v2(unsigned *count) {
     return SUCCESS;
 }
 
+/* The optional file handle holds "E<n>" for a GPU that is listed and gives no handle, such as one that is lost. */
+static int give_handle(int index, void **device) {
+    char text[64];
+    int code = read_gpu(&indices[index], "handle", text, sizeof text);
+    *device = &indices[index];
+    return code == NOT_SUPPORTED ? SUCCESS : code;
+}
+
 EXPORT int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) {
     char text[128];
     for (int i = 0; i < MAX_GPUS; ++i)
-        if (read_gpu(&indices[i], "uuid", text, sizeof text) == SUCCESS && strcmp(text, uuid) == 0) {
-            *device = &indices[i];
-            return SUCCESS;
-        }
+        if (read_gpu(&indices[i], "uuid", text, sizeof text) == SUCCESS && strcmp(text, uuid) == 0)
+            return give_handle(i, device);
     return NOT_FOUND;
 }
 
+EXPORT int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
+    unsigned count;
+    nvmlDeviceGetCount_v2(&count);
+    return index < count ? give_handle((int)index, device) : INVALID_ARGUMENT;
+}
+
+EXPORT int nvmlDeviceGetUUID(void *device, char *uuid, unsigned length) { return read_gpu(device, "uuid", uuid, length); }
+
 EXPORT int nvmlDeviceGetName(void *device, char *name, unsigned length) { return read_gpu(device, "name", name, length); }
+
+/* Zeus asks it whether there is an energy counter: Volta (5) and later have one. */
+EXPORT int nvmlDeviceGetArchitecture(void *device, unsigned *architecture) {
+    enum { AMPERE = 7 };
+    (void)device;
+    *architecture = AMPERE;
+    return SUCCESS;
+}
 
 EXPORT int nvmlDeviceGetMigMode(void *device, unsigned *current, unsigned *pending) {
     unsigned long long mode = 0;
@@ -98,4 +121,57 @@ EXPORT int nvmlDeviceGetFieldValues(void *device, int count, struct field *field
         fields[i].value.u32 = (unsigned)number;
     }
     return SUCCESS;
+}
+
+struct utilisation {
+    unsigned gpu, memory;
+};
+
+EXPORT int nvmlDeviceGetUtilizationRates(void *device, struct utilisation *rates) {
+    unsigned long long gpu = 0, memory = 0;
+    int code = read_number(device, "utilisation", &gpu);
+    if (code == SUCCESS) code = read_number(device, "memory_utilisation", &memory);
+    rates->gpu = (unsigned)gpu;
+    rates->memory = (unsigned)memory;
+    return code;
+}
+
+struct memory {
+    unsigned long long total, free, used;
+};
+
+EXPORT int nvmlDeviceGetMemoryInfo(void *device, struct memory *memory) {
+    memory->total = 80ULL << 30;
+    memory->used = 0;
+    int code = read_number(device, "memory_used", &memory->used);
+    memory->free = memory->total - memory->used;
+    return code;
+}
+
+EXPORT int nvmlDeviceGetClockInfo(void *device, unsigned type, unsigned *clock_mhz) {
+    enum { SM = 1, MEMORY = 2 };
+    unsigned long long number = 0;
+    if (type != SM && type != MEMORY) return INVALID_ARGUMENT;
+    int code = read_number(device, type == SM ? "sm_mhz" : "memory_mhz", &number);
+    *clock_mhz = (unsigned)number;
+    return code;
+}
+
+EXPORT int nvmlDeviceGetTemperature(void *device, unsigned sensor, unsigned *temperature_c) {
+    unsigned long long number = 0;
+    int code = sensor == 0 ? read_number(device, "temperature_c", &number) : INVALID_ARGUMENT;
+    *temperature_c = (unsigned)number;
+    return code;
+}
+
+struct temperature {
+    unsigned version, sensor;
+    int temperature_c;
+};
+
+EXPORT int nvmlDeviceGetTemperatureV(void *device, struct temperature *temperature) {
+    unsigned long long number = 0;
+    int code = temperature->sensor == 0 ? read_number(device, "temperature_v_c", &number) : INVALID_ARGUMENT;
+    temperature->temperature_c = (int)number;
+    return code;
 }

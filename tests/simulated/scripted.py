@@ -1,7 +1,8 @@
 """A meter that reads what the test says, and a clock that shows what the test says."""
 
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from greensv.energy.meter import (
     Availability,
@@ -12,19 +13,22 @@ from greensv.energy.meter import (
     MeterSession,
     PowerSample,
     Quality,
+    Role,
     Sample,
 )
 from greensv.energy.tally import OpenMeter
 from greensv.errors import MeterError
 
 CPU = Domain("cpu", "0")
+NO_ROLES: Mapping[Domain, Role] = MappingProxyType({})
+NO_GAINS: Mapping[Domain, float] = MappingProxyType({})
 
 
 class ScriptedClock:
     """Stands still unless told to advance."""
 
-    def __init__(self) -> None:
-        self.now_s = 1000.0
+    def __init__(self, now_s: float = 1000.0) -> None:
+        self.now_s = now_s
 
     def __call__(self) -> float:
         return self.now_s
@@ -95,11 +99,15 @@ def open_scripted(
     *,
     name: str = "scripted",
     domains: Sequence[Domain] = (CPU,),
-    max_power_w: float = 1000.0,
-    since_process_start: bool = False,
+    roles: Mapping[Domain, Role] = NO_ROLES,
+    gains: Mapping[Domain, float] = NO_GAINS,
+    **about: Any,
 ) -> OpenMeter:
-    about = Availability(domains=tuple(domains), max_power_w=max_power_w, since_process_start=since_process_start)
-    return OpenMeter(name=name, quality="measured", session=session, availability=about)
+    """Opens a session as a meter; `about` are fields of its availability."""
+    availability = Availability(domains=tuple(domains), **{"max_power_w": 1000.0, **about})
+    return OpenMeter(
+        name=name, quality="measured", session=session, availability=availability, roles=roles, gains=gains
+    )
 
 
 class ScriptedMeter(Meter):

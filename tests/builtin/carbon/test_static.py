@@ -1,12 +1,12 @@
 import csv
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import resources
 
 import pytest
 
-from greensv.builtin.carbon.static import StaticCarbonSource, greensv_carbon_sources
+from greensv.builtin.carbon.static import StaticCarbonSource, StaticOptions, greensv_carbon_sources
 from greensv.errors import ConfigError
 
 AT = datetime(2026, 3, 4, tzinfo=UTC)
@@ -87,3 +87,15 @@ def test_listing_the_source_loads_nothing_heavy() -> None:
         "print(sorted({'torch', 'optuna', 'sqlalchemy', 'csv'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_the_year_can_be_asked_for_and_is_never_another_one() -> None:
+    assert StaticCarbonSource(StaticOptions(year=2023)).factor("FRA", AT).valid_at == "2023"
+    with pytest.raises(ConfigError, match="the table has FRA for 2023, not for 2020; leave out the year"):
+        StaticCarbonSource(StaticOptions(year=2020)).factor("FRA", AT)
+    assert StaticCarbonSource().factor("FRA", AT).source.endswith(", 2023")
+
+
+def test_a_series_is_one_factor_for_the_whole_time() -> None:
+    (factor,) = StaticCarbonSource().series("fra", AT, AT + timedelta(days=400))
+    assert (factor.valid_from, factor.valid_to, factor.region) == (AT, AT + timedelta(days=400), "FRA")

@@ -112,6 +112,35 @@ def test_a_lost_gpu_is_an_error_that_names_it(gpus):
     session.close()
 
 
+def test_a_gpu_that_is_lost_before_it_is_opened_is_unavailable(gpus):
+    gpus.add(0, energy_mj="E15", instant_mw="E15", power_mw="E15")
+    assert f"{UUIDS[0]} is lost (GPU is lost); look at the kernel's log" in unavailable(ONE)
+    gpus.set(0, handle="E15")
+    assert f"{UUIDS[0]} is lost (GPU is lost); look at the kernel's log" in unavailable(ONE)
+
+
+def test_of_two_gpus_one_that_is_lost_stops_both_and_is_named(gpus):
+    gpus.add(0, energy_mj=5)
+    gpus.add(1, energy_mj=6)
+    session = NvmlMeter().open(MeterRequest(gpu_uuids=UUIDS))
+    gpus.set(1, energy_mj="E15")
+    with pytest.raises(MeterError, match=f"gpu:{UUIDS[1]}"):
+        session.read()
+    gpus.set(1, energy_mj=7)
+    assert [sample.count for sample in session.read()] == [5, 7]
+    session.close()
+
+
+@pytest.mark.parametrize(
+    ("states", "poll_interval_s"),
+    [([{"energy_mj": 5}, {"energy_mj": 6}], None), ([{"energy_mj": 5}, {"instant_mw": 6}], 0.05)],
+)
+def test_power_is_read_as_often_as_it_changes_and_a_counter_as_the_monitor_likes(gpus, states, poll_interval_s):
+    for number, state in enumerate(states):
+        gpus.add(number, **state)
+    assert NvmlMeter().probe(MeterRequest(gpu_uuids=UUIDS)).poll_interval_s == poll_interval_s
+
+
 def test_an_unknown_uuid_is_unavailable(gpus):
     gpus.add(0, energy_mj=5)
     assert f"{UUIDS[1]} is not found" in unavailable(MeterRequest(gpu_uuids=UUIDS[1:]))

@@ -103,6 +103,7 @@ class EstimateMeter(Meter):
             gain_uncertainty=GAIN_UNCERTAINTY,
             counts_others=False,
             since_process_start=True,
+            rest_power_w={Domain(kind): model.energy_j(kind, wall_s=1.0, cpu_s=0.0) for kind in kinds},
             notes=tuple(watts[kind] for kind in kinds),
         )
 

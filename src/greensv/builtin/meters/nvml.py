@@ -5,13 +5,16 @@ al., "Part-time Power Measurements: nvidia-smi's Lack of Attention" (arXiv 2312.
 100 ms and are off by about 5 %, on some boards by up to 13 %.
 """
 
-import time
+import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from greensv.builtin.meters.nvml_sources import SOURCES, Source
+from greensv.builtin.meters.visible_gpus import LOST_REMEDY, VARIABLE, CannotTellError, ListedGpu, visible_gpus
+from greensv.energy.device_state import DeviceReader
 from greensv.energy.meter import (
     Availability,
     CounterSample,
@@ -19,7 +22,6 @@ from greensv.energy.meter import (
     Meter,
     MeterRequest,
     MeterSession,
-    PowerSample,
     Quality,
     Sample,
 )
@@ -27,10 +29,11 @@ from greensv.errors import MeterError
 from greensv.hookspecs import hookimpl
 
 RESOLUTION_S = 0.1
+POLL_INTERVAL_S = 0.05
+"""Power is read twice as often as it changes: between readings that are rarer, a burst would be lost."""
 GAIN_UNCERTAINTY = 0.05
-UNIT_J = 1e-3
-MILLIWATTS_PER_WATT = 1000
 DRIVER_REMEDY = "install the NVIDIA driver, or in a container start it with access to the GPUs (`--gpus`)"
+MIG_REMEDY = "use a whole GPU: switch MIG off (`nvidia-smi -mig 0`), or use --device cpu"
 
 
 class NvmlMeter(Meter):
@@ -50,7 +53,11 @@ class NvmlMeter(Meter):
             domains=tuple(gpu.domain for gpu in session.gpus),
             resolution_s=RESOLUTION_S,
             gain_uncertainty=GAIN_UNCERTAINTY,
-            notes=tuple(f"{gpu.domain} ({gpu.name}): {gpu.source.label}" for gpu in session.gpus),
+            poll_interval_s=POLL_INTERVAL_S if any(gpu.source.is_power for gpu in session.gpus) else None,
+            notes=(
+                *(f"{gpu.domain} ({gpu.name}): {gpu.source.label}" for gpu in session.gpus),
+                *([session.remark] if session.remark else []),
+            ),
         )
 
     def open(self, request: MeterRequest) -> MeterSession:
@@ -62,13 +69,15 @@ class NvmlMeter(Meter):
                 f"meter 'nvml' is not available: {error.availability.reason}; {error.availability.remedy}"
             ) from error
 
+    def open_device_reader(self, request: MeterRequest) -> DeviceReader | None:
+        """Opens NVML once more, for the telemetry; None where there is no driver or no GPU is in use."""
+        from greensv.builtin.meters.nvml_state import NvmlReader
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """A way of reading a GPU: in words, and as a function of (pynvml, handle, domain) that returns a sample."""
-
-    label: str
-    read: Callable[[Any, Any, Domain], Sample]
+        try:
+            session = _open(request)
+        except _UnavailableError:
+            return None
+        return NvmlReader(_import(), session, sources=SOURCES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +93,9 @@ class Gpu:
 class NvmlSession(MeterSession):
     """NVML, opened once more than it was before."""
 
-    def __init__(self, pynvml: Any, gpus: Sequence[Gpu]) -> None:
+    def __init__(self, pynvml: Any, gpus: Sequence[Gpu], *, remark: str | None = None) -> None:
         self.gpus = gpus
+        self.remark = remark
         self._pynvml = pynvml
 
     def read(self) -> Sequence[Sample]:
@@ -103,8 +113,9 @@ class NvmlSession(MeterSession):
         try:
             return gpu.source.read(self._pynvml, gpu.handle, gpu.domain)
         except self._pynvml.NVMLError as error:
-            remedy = "look at the kernel's log (dmesg) for the GPU's Xid"
-            raise MeterError(f"meter 'nvml': {gpu.domain} ({gpu.name}) cannot be read ({error}); {remedy}") from error
+            raise MeterError(
+                f"meter 'nvml': {gpu.domain} ({gpu.name}) cannot be read ({error}); {LOST_REMEDY}"
+            ) from error
 
 
 class _UnavailableError(Exception):
@@ -113,12 +124,22 @@ class _UnavailableError(Exception):
         self.availability = Availability(reason=reason, remedy=remedy)
 
 
+class _NoGpuError(_UnavailableError):
+    """There is nothing to measure."""
+
+
 def _open(request: MeterRequest) -> NvmlSession:
     pynvml = _import()
     with _mapped_errors(pynvml, "the NVIDIA driver does not answer", DRIVER_REMEDY):
         pynvml.nvmlInit()
     try:
-        _refuse_no_gpus(pynvml, request)
+        if "gpu" in request.leave_out:
+            raise _UnavailableError("other meters measure the GPUs", "leave one of them out")
+        if request.uses_visible_gpus:
+            with _told_as_unmeasured():
+                return _open_visible(pynvml)
+        if not request.gpu_uuids:
+            raise _UnavailableError(f"no GPU is in use (the driver lists {_num_gpus(pynvml)})", "use --device cuda")
         return NvmlSession(pynvml, [_gpu(pynvml, uuid) for uuid in request.gpu_uuids])
     except BaseException:
         pynvml.nvmlShutdown()
@@ -140,27 +161,47 @@ def _import() -> Any:
     return pynvml
 
 
-def _refuse_no_gpus(pynvml: Any, request: MeterRequest) -> None:
-    if "gpu" in request.leave_out:
-        raise _UnavailableError("other meters measure the GPUs", "leave one of them out")
-    if not request.gpu_uuids:
-        with _mapped_errors(pynvml, "the NVIDIA driver does not list its GPUs", DRIVER_REMEDY):
-            num_gpus = pynvml.nvmlDeviceGetCount()
-        raise _UnavailableError(f"no GPU is in use (the driver lists {num_gpus})", "use --device cuda")
+def _num_gpus(pynvml: Any) -> int:
+    with _mapped_errors(pynvml, "the NVIDIA driver does not list its GPUs", DRIVER_REMEDY):
+        num_gpus: int = pynvml.nvmlDeviceGetCount()
+    return num_gpus
+
+
+def _open_visible(pynvml: Any) -> NvmlSession:
+    """Opens the GPUs that CUDA would show to a program started now."""
+    listed = [_listed(pynvml, number) for number in range(_num_gpus(pynvml))]
+    if not listed:
+        raise _NoGpuError("the driver lists no GPU", DRIVER_REMEDY)
+    try:
+        visible = visible_gpus(listed, os.environ)
+    except CannotTellError as error:
+        raise _UnavailableError(error.reason, error.remedy) from error
+    if not visible.uuids:
+        why = visible.note or f"{VARIABLE} is empty"
+        raise _NoGpuError(f"no GPU is visible: {why} (the driver lists {len(listed)})", f"unset {VARIABLE}")
+    return NvmlSession(pynvml, [_gpu(pynvml, uuid) for uuid in visible.uuids], remark=visible.note)
+
+
+def _listed(pynvml: Any, number: int) -> ListedGpu:
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+        return ListedGpu(uuid=pynvml.nvmlDeviceGetUUID(handle), name=pynvml.nvmlDeviceGetName(handle))
+    except pynvml.NVMLError as error:
+        return ListedGpu(uuid=None, name=None, problem=str(error))
 
 
 def _gpu(pynvml: Any, uuid: str) -> Gpu:
     full_uuid = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-    mig_remedy = "use a whole GPU: switch MIG off (`nvidia-smi -mig 0`), or use --device cpu"
     if full_uuid.startswith("MIG-"):
-        raise _UnavailableError(f"{full_uuid} is a MIG slice, and NVML measures whole GPUs only", mig_remedy)
-    with _mapped_errors(pynvml, f"{full_uuid} is not found", "compare with `nvidia-smi -L`"):
+        raise _UnavailableError(f"{full_uuid} is a MIG slice, and NVML measures whole GPUs only", MIG_REMEDY)
+    with _mapped_errors(pynvml, f"{full_uuid} is not found", "compare with `nvidia-smi -L`"), _lost(pynvml, full_uuid):
         handle = pynvml.nvmlDeviceGetHandleByUUID(full_uuid)
         name = pynvml.nvmlDeviceGetName(handle)
     if _is_mig_enabled(pynvml, handle):
-        raise _UnavailableError(f"{full_uuid} is split by MIG, and NVML measures whole GPUs only", mig_remedy)
+        raise _UnavailableError(f"{full_uuid} is split by MIG, and NVML measures whole GPUs only", MIG_REMEDY)
     domain = Domain("gpu", full_uuid)
-    return Gpu(domain=domain, name=name, handle=handle, source=_source(pynvml, handle, domain))
+    with _lost(pynvml, full_uuid):
+        return Gpu(domain=domain, name=name, handle=handle, source=_source(pynvml, handle, domain))
 
 
 def _is_mig_enabled(pynvml: Any, handle: Any) -> bool:
@@ -178,6 +219,8 @@ def _source(pynvml: Any, handle: Any, domain: Domain) -> Source:
     for source in SOURCES:
         try:
             sample = source.read(pynvml, handle, domain)
+        except pynvml.NVMLError_GpuIsLost:
+            raise
         except pynvml.NVMLError as error:
             refusals.append(f"{source.label}: {error}")
             continue
@@ -192,38 +235,31 @@ def _source(pynvml: Any, handle: Any, domain: Domain) -> Source:
 
 
 @contextmanager
+def _told_as_unmeasured() -> Iterator[None]:
+    """What cannot be measured here is in use: to go on without it would leave its energy out."""
+    try:
+        yield
+    except _NoGpuError:
+        raise
+    except _UnavailableError as error:
+        error.availability = replace(error.availability, unmeasured=(Domain("gpu"),))
+        raise
+
+
+@contextmanager
+def _lost(pynvml: Any, uuid: str) -> Iterator[None]:
+    try:
+        yield
+    except pynvml.NVMLError_GpuIsLost as error:
+        raise _UnavailableError(f"{uuid} is lost ({error})", LOST_REMEDY) from error
+
+
+@contextmanager
 def _mapped_errors(pynvml: Any, reason: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except pynvml.NVMLError as error:
         raise _UnavailableError(f"{reason} ({error})", remedy) from error
-
-
-def _energy_counter(pynvml: Any, handle: Any, domain: Domain) -> Sample:
-    count = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    return CounterSample(domain=domain, taken_at_s=time.monotonic(), count=count, unit_j=UNIT_J)
-
-
-def _instant_power(pynvml: Any, handle: Any, domain: Domain) -> Sample:
-    """Field 186, scope GPU: on Ampere and later nvmlDeviceGetPowerUsage is an average over the last second."""
-    wanted = [(pynvml.NVML_FI_DEV_POWER_INSTANT, pynvml.NVML_POWER_SCOPE_GPU)]
-    value = pynvml.nvmlDeviceGetFieldValues(handle, wanted)[0]
-    if value.nvmlReturn != pynvml.NVML_SUCCESS:
-        raise pynvml.NVMLError(value.nvmlReturn)
-    return PowerSample(domain=domain, taken_at_s=time.monotonic(), power_w=value.value.uiVal / MILLIWATTS_PER_WATT)
-
-
-def _power(pynvml: Any, handle: Any, domain: Domain) -> Sample:
-    power_mw = pynvml.nvmlDeviceGetPowerUsage(handle)
-    return PowerSample(domain=domain, taken_at_s=time.monotonic(), power_w=power_mw / MILLIWATTS_PER_WATT)
-
-
-SOURCES = (
-    Source(label="energy counter", read=_energy_counter),
-    Source(label="instantaneous power", read=_instant_power),
-    Source(label="power", read=_power),
-)
-"""From the best to the worst."""
 
 
 @hookimpl
