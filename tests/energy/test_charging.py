@@ -15,7 +15,7 @@ from sqlalchemy import Engine, create_engine, select
 from greensv.energy.budget import Lease, Purpose, is_alive, this_process
 from greensv.energy.charging import Charger
 from greensv.energy.ledger import Ledger
-from greensv.energy.meter import Availability, Domain, PowerSample, Sample
+from greensv.energy.meter import Availability, Domain, MeterSession, PowerSample, Sample
 from greensv.energy.monitoring import Monitor, OpenMeter, Reading
 from greensv.energy.tables import charges, leases
 from greensv.errors import StudyError
@@ -41,10 +41,7 @@ class ScriptedMonitor:
     @property
     def meters(self) -> list[SimpleNamespace]:
         return [
-            SimpleNamespace(
-                name=name, availability=SimpleNamespace(since_process_start=name in self.since_process_start)
-            )
-            for name in self.readings
+            SimpleNamespace(name=name, is_startup_counted=name in self.since_process_start) for name in self.readings
         ]
 
     def clock(self) -> float:
@@ -353,6 +350,18 @@ def test_leases_around_the_one_in_force_are_renewed_and_assume_no_power(
     assert rows[trial.id].next_beat_s == 8.0  # 2 s to flush, 1 s to poll, 5 s for a busy database
 
 
+def test_a_lease_knows_the_power_as_soon_as_it_is_known(
+    monitor: ScriptedMonitor, ledger: Ledger, engine: Engine, charger: Charger
+) -> None:
+    lease = lease_of(ledger, 100)
+    with charger.hold(lease):
+        monitor.peak_power_w = 8.0
+        monitor.tick(0.5)  # long before the next flush
+        with engine.begin() as connection:
+            row = connection.execute(select(leases).where(leases.c.id == lease.id)).one()
+    assert row.peak_power_w == 8.0
+
+
 def test_a_lease_that_expires_between_two_beats_is_refused(ledger: Ledger, charger: Charger) -> None:
     lease = ledger.reserve(STUDY, ACCOUNT, J, purpose="idle", trial_number=None, holder=this_process(), ttl_s=5.0)
     assert lease is not None
@@ -465,7 +474,7 @@ def test_an_estimated_startup_stays_estimated(monitor: ScriptedMonitor, ledger: 
     assert ledger.statement(STUDY, ACCOUNT).spent_by_quality == {"estimated": 4 * J}
 
 
-class ConstantPower:
+class ConstantPower(MeterSession):
     """A meter session that reports 5 W."""
 
     def read(self) -> list[Sample]:
@@ -479,7 +488,7 @@ def test_the_real_monitor_writes_from_its_thread(ledger: Ledger) -> None:
     meter = OpenMeter(
         name="plug",
         quality="measured",
-        session=ConstantPower(),  # type: ignore[arg-type]
+        session=ConstantPower(),
         availability=Availability(domains=(Domain("node"),)),
     )
     with Monitor([meter], interval_s=0.01) as monitor:

@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import pytest
@@ -121,11 +121,116 @@ def test_two_meters_on_one_domain_are_an_error_naming_both():
         choose_meters([rapl(CPU, DRAM), estimate()], ["rapl", "estimate"])
 
 
-def test_a_node_meter_excludes_all_others():
-    plug = ScriptedMeter("wall-plug", Domain("node"))
-    with pytest.raises(MeterError, match=r"'wall-plug' \(node\) and 'nvml' \(gpu:GPU-1\)"):
-        choose_meters([plug, nvml("GPU-1")], ["wall-plug", "nvml"], gpu_uuids=["GPU-1"])
-    assert chosen([plug, nvml("GPU-1")], ["wall-plug"], gpu_uuids=["GPU-1"]) == {"wall-plug": ["node"]}
+def roles(meters, names, **kwargs) -> dict[str, dict[str, str]]:
+    choices = choose_meters(meters, names, **kwargs)
+    return {c.meter.name: {str(d): role for d, role in c.roles.items()} for c in choices if c.is_chosen}
+
+
+def plug(*domains: Domain, **kwargs) -> ScriptedMeter:
+    return ScriptedMeter("wall-plug", *(domains or (Domain("node"),)), **kwargs)
+
+
+def test_a_node_is_charged_and_split_by_the_meters_of_its_parts():
+    meters = [rapl(CPU, DRAM), nvml("GPU-1"), plug()]
+    assert roles(meters, ["rapl", "nvml", "wall-plug"], gpu_uuids=["GPU-1"]) == {
+        "rapl": {"cpu:0": "part", "dram:0": "part"},
+        "nvml": {"gpu:GPU-1": "part"},
+        "wall-plug": {"node": "charged"},
+    }
+
+
+def test_a_host_holds_no_gpu_which_is_charged_beside_it():
+    meters = [plug(Domain("host")), rapl(CPU, DRAM), nvml("GPU-1")]
+    assert roles(meters, ["wall-plug", "rapl", "nvml"], gpu_uuids=["GPU-1"]) == {
+        "wall-plug": {"host": "charged"},
+        "rapl": {"cpu:0": "part", "dram:0": "part"},
+        "nvml": {"gpu:GPU-1": "charged"},
+    }
+
+
+def test_a_host_within_a_node_is_a_part_of_it():
+    meters = [ScriptedMeter("ipmi", Domain("host")), plug(), rapl(CPU)]
+    assert roles(meters, ["ipmi", "wall-plug", "rapl"]) == {
+        "ipmi": {"host": "part"},
+        "wall-plug": {"node": "charged"},
+        "rapl": {"cpu:0": "part"},
+    }
+
+
+def test_a_node_covers_the_gpus_and_a_host_does_not():
+    assert roles([plug(), nvml("GPU-1")], ["wall-plug"], gpu_uuids=["GPU-1"]) == {"wall-plug": {"node": "charged"}}
+    with pytest.raises(MeterError, match="no meter measures gpu:GPU-1"):
+        choose_meters([plug(Domain("host")), nvml("GPU-1")], ["wall-plug"], gpu_uuids=["GPU-1"])
+
+
+def test_two_meters_of_the_node_or_of_one_part_of_it_are_an_error():
+    with pytest.raises(MeterError, match=r"'wall-plug' \(node\) and 'ipmi' \(node\) would both count.*--also-meter"):
+        choose_meters([plug(), ScriptedMeter("ipmi", Domain("node"))], ["wall-plug", "ipmi"])
+    with pytest.raises(MeterError, match=r"'rapl' \(cpu:0\) and 'pyrapl' \(cpu:0\) would both count"):
+        choose_meters([plug(), rapl(CPU), pyrapl(CPU)], ["wall-plug", "rapl", "pyrapl"])
+
+
+def test_a_jobs_share_of_a_node_is_no_sum_of_whole_sockets():
+    class Job(ScriptedMeter):
+        def probe(self, request):
+            return replace(super().probe(request), counts_others=False)
+
+    with pytest.raises(MeterError, match=r"'job' \(node\) counts this job alone, and 'rapl' \(cpu:0\)"):
+        choose_meters([Job("job", Domain("node")), rapl(CPU)], ["rapl", "job"])
+    assert roles([plug(), Job("job", CPU)], ["job", "wall-plug"])["job"] == {"cpu:0": "part"}
+
+
+def test_everything_chosen_without_a_whole_is_charged():
+    assert roles([rapl(CPU), nvml("GPU-1"), estimate()], ["auto"], gpu_uuids=["GPU-1"]) == {
+        "nvml": {"gpu:GPU-1": "charged"},
+        "rapl": {"cpu:0": "charged"},
+        "estimate": {"dram": "charged"},
+    }
+
+
+def test_meters_beside_may_measure_the_same_joules_and_come_from_other_packages():
+    meters = [rapl(CPU, DRAM), ScriptedMeter("codecarbon", Domain("cpu"), GPU), plug()]
+    assert roles(meters, ["rapl"], also=["codecarbon", "wall-plug"]) == {
+        "rapl": {"cpu:0": "charged", "dram:0": "charged"},
+        "codecarbon": {"cpu": "beside", "gpu:GPU-1": "beside"},
+        "wall-plug": {"node": "beside"},
+    }
+    assert [c.domains("charged") for c in choose_meters(meters, ["rapl"], also=["wall-plug"])] == [(CPU, DRAM), ()]
+
+
+def test_meters_beside_measure_no_gpu_in_use():
+    with pytest.raises(MeterError, match="no meter measures gpu:GPU-1"):
+        choose_meters([rapl(CPU), nvml("GPU-1")], ["rapl"], also=["nvml"], gpu_uuids=["GPU-1"])
+
+
+def test_meters_beside_that_cannot_be_used_say_how_to_leave_them_out():
+    meters = [rapl(CPU, DRAM), ScriptedMeter("zeus", reason="no GPU"), estimate()]
+    leave_out = r"leave \w+ out of energy\.also_meters \(--also-meter\)"
+    with pytest.raises(
+        MeterError, match=f"'zeus', to be shown beside, is not available: no GPU; mend zeus.*{leave_out}"
+    ):
+        choose_meters(meters, ["auto"], also=["zeus"])
+    with pytest.raises(MeterError, match=f"no meter named 'zuse'; did you mean 'zeus'.*{leave_out}"):
+        choose_meters(meters, ["auto"], also=["zuse"])
+    with pytest.raises(MeterError, match=f"'rapl' is charged already.*{leave_out}"):
+        choose_meters(meters, ["auto"], also=["rapl"])
+    with pytest.raises(MeterError, match=f"'auto' chooses what is charged.*{leave_out}"):
+        choose_meters(meters, ["rapl"], also=["auto"])
+
+
+def test_meters_may_find_the_visible_gpus_themselves():
+    meter = nvml("GPU-1")
+    choose_meters([meter, rapl(CPU, DRAM)], ["auto"], uses_visible_gpus=True)
+    assert (meter.requests[0].uses_visible_gpus, meter.requests[0].gpu_uuids) == (True, ())
+
+
+def test_opened_meters_know_their_roles():
+    choices = choose_meters([rapl(CPU), plug(), estimate()], ["rapl", "wall-plug"], also=["estimate"])
+    assert {m.name: dict(m.roles) for m in open_meters(choices)} == {
+        "rapl": {CPU: "part"},
+        "wall-plug": {Domain("node"): "charged"},
+        "estimate": {Domain("cpu"): "beside", Domain("dram"): "beside"},
+    }
 
 
 def test_a_probe_that_raises_makes_the_meter_unavailable():

@@ -1,8 +1,9 @@
 """Turns the monitor's running totals into charges: what each domain used since the last one, for one use at a time."""
 
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from greensv.energy.budget import Charge, Lease, Purpose
 from greensv.energy.meter import Domain, Quality
@@ -23,7 +24,7 @@ class Use:
 class _Source:
     meter: str
     domain: Domain
-    quality: Quality
+    quality: Quality = field(compare=False)  # it becomes "attributed" when others come to share the domain
 
 
 class Accrual:
@@ -43,6 +44,7 @@ class Accrual:
         self._first_j: dict[_Source, float] = {}
         self._seen_j: dict[_Source, float] = {}
         self._pending_j: dict[_Source, float] = {}
+        self._scale_uncertainty: dict[_Source, float] = {}
 
     @property
     def pending_uj(self) -> int:
@@ -61,7 +63,11 @@ class Accrual:
 
     def add(self, readings: Sequence[Reading]) -> None:
         """Adds what is new in the totals. Totals only grow: older ones, overtaken by another thread's, add nothing."""
-        totals_j = {_Source(meter=r.meter, domain=r.domain, quality=r.quality): r.energy_j for r in readings}
+        by_source = {_Source(meter=r.meter, domain=r.domain, quality=r.quality): r for r in readings}
+        totals_j = {source: reading.energy_j for source, reading in by_source.items()}
+        for source, reading in by_source.items():
+            if reading.energy_j > 0:
+                self._scale_uncertainty[source] = reading.scale_uncertainty_j / reading.energy_j
         self._added_at_s = self._clock()
         if self._first_s is None:
             self._first_s = self._added_at_s
@@ -73,9 +79,19 @@ class Accrual:
                 self._pending_j[source] = self._pending_j.get(source, 0.0) + new_j
 
     def take(self, use: Use) -> list[Charge]:
-        """Returns what is pending as charges for `use`, one per domain, and starts anew."""
+        """Returns what is pending as charges for `use`, one per domain, and starts anew.
+
+        Their uncertainty is the scale of the meter alone: what one charge misses at an edge is in the one beside it.
+        """
         charges = [
-            self._charge(use, source, energy_j, from_s=self._since_s, to_s=self._added_at_s)
+            self._charge(
+                use,
+                source,
+                energy_j,
+                uncertainty_j=self._scale_uncertainty.get(source, 0.0) * energy_j,
+                from_s=self._since_s,
+                to_s=self._added_at_s,
+            )
             for source, energy_j in self._pending_j.items()
         ]
         self._pending_j.clear()
@@ -84,6 +100,8 @@ class Accrual:
 
     def startup(self, duration_s: float, *, counted_meters: Collection[str]) -> list[Charge]:
         """Returns charges for the time before the first totals: `duration_s` at the mean power seen since.
+
+        That power may have been anything from none to twice as much: a rectangular distribution, beside the scale.
 
         Args:
             duration_s: seconds from the start of the process to the first totals.
@@ -101,10 +119,15 @@ class Accrual:
                 startup_j = energy_j / self.observed_s * duration_s
                 before = replace(source, quality=quality)
                 from_s = self._first_s - duration_s
-                charges.append(self._charge(use, before, startup_j, from_s=from_s, to_s=self._first_s))
+                uncertainty_j = startup_j * math.hypot(self._scale_uncertainty.get(source, 0.0), 1 / math.sqrt(3))
+                charges.append(
+                    self._charge(use, before, startup_j, uncertainty_j=uncertainty_j, from_s=from_s, to_s=self._first_s)
+                )
         return charges
 
-    def _charge(self, use: Use, source: _Source, energy_j: float, *, from_s: float, to_s: float) -> Charge:
+    def _charge(
+        self, use: Use, source: _Source, energy_j: float, *, uncertainty_j: float, from_s: float, to_s: float
+    ) -> Charge:
         return Charge(
             purpose=use.purpose,
             trial_number=use.trial_number,
@@ -115,4 +138,5 @@ class Accrual:
             quality=source.quality,
             energy_uj=uj_from_j(energy_j * self._pue),
             pue=self._pue,
+            uncertainty_uj=uj_from_j(uncertainty_j * self._pue),
         )

@@ -92,7 +92,8 @@ class CarbonSource(ABC):
         while at < end:
             factor = self.factor(region, at)
             until = factor.valid_to if factor.valid_to and factor.valid_to > at else min(end, at + SERIES_STEP)
-            begun = replace(factor, valid_from=factor.valid_from or at, valid_to=until)
+            since = at if found or factor.valid_from is None else factor.valid_from
+            begun = replace(factor, valid_from=since, valid_to=until)
             last = found[-1] if found else None
             if last is not None and last == replace(begun, valid_from=last.valid_from, valid_to=last.valid_to):
                 found[-1] = replace(last, valid_to=until)

@@ -88,6 +88,7 @@ class Charger:
         self._outcomes: dict[str, ChargeOutcome] = {}
         self._beaten_at_s: dict[str, float] = {}
         self._written_at_s = clock()
+        self._has_told_power = False  # until then, nothing would be assumed for this process if it were killed
         self._startup_s: float | None = None
         self._error: GreensvError | None = None
         self._is_closed = False
@@ -188,6 +189,12 @@ class Charger:
             return outcome is None or outcome.is_fenced or self._clock() - self._beaten_at_s[lease.id] > lease.ttl_s
 
     @property
+    def use(self) -> Use:
+        """What energy is being used for at this moment."""
+        with self._state:
+            return self._uses[-1]
+
+    @property
     def _lease_in_force(self) -> Lease | None:
         return self._uses[-1].lease
 
@@ -216,7 +223,8 @@ class Charger:
     def _observe(self, readings: tuple[Reading, ...]) -> None:
         """Called by the monitor's thread after each poll."""
         self._collect(readings)
-        if self._clock() - self._written_at_s >= self._flush_interval_s:
+        is_power_new = not self._has_told_power and self._monitor.peak_power_w is not None
+        if is_power_new or self._clock() - self._written_at_s >= self._flush_interval_s:
             self._write()
 
     def _collect(self, readings: Sequence[Reading]) -> None:
@@ -233,7 +241,7 @@ class Charger:
 
     def _enter_startup(self) -> None:
         if self._startup_s is not None:
-            counted = {meter.name for meter in self._monitor.meters if meter.availability.since_process_start}
+            counted = {meter.name for meter in self._monitor.meters if meter.is_startup_counted}
             charges = self._accrual.startup(self._startup_s, counted_meters=counted)
             self._entries += [_Entry(lease=None, charge=charge) for charge in charges]
             self._startup_s = None
@@ -246,6 +254,7 @@ class Charger:
                 read_at_s = self._clock() - self._accrual.age_s
                 in_force = self._lease_in_force
                 batches = self._batches()
+                is_power_known = self._monitor.peak_power_w is not None
             try:
                 for lease, charges in batches:
                     self._write_batch(lease, charges, read_at_s=read_at_s, is_in_force=lease == in_force)
@@ -257,6 +266,7 @@ class Charger:
                     self._error = None
             with self._state:
                 self._written_at_s = self._clock()
+                self._has_told_power = is_power_known
 
     def _batches(self) -> list[tuple[Lease | None, list[Charge]]]:
         """What is to be written, by lease; a lease that is held and has nothing to pay is there to be renewed."""

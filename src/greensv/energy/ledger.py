@@ -44,6 +44,11 @@ class Ledger:
         self._clock = clock
         self._monotonic = monotonic
 
+    @property
+    def engine(self) -> Engine:
+        """The database, for what is kept beside the accounts: idle powers, phases, telemetry, carbon factors."""
+        return self._engine
+
     def open_account(self, study_id: str, account: str, cap_uj: int) -> None:
         """Opens an account, or raises the cap of one that is open.
 
@@ -239,7 +244,10 @@ class Ledger:
     def record_window(
         self, study_id: str, account: str, window: EnergyWindow, *, trial_number: int | None = None
     ) -> None:
-        """Keeps a closed energy window for reports: one row per reading, PUE not included. It charges nothing."""
+        """Keeps a closed energy window for reports: one row per reading, PUE not included. It charges nothing.
+
+        What was read beside the charged joules is kept too; a row's role tells it apart.
+        """
         rows = [
             {
                 "study_id": study_id,
@@ -255,7 +263,7 @@ class Ledger:
                 "uncertainty_uj": uj_from_j(reading.uncertainty_j),
                 "role": reading.role,
             }
-            for reading in window.readings
+            for reading in (*window.readings, *window.others)
         ]
         if rows:
             with transaction(self._engine) as connection:

@@ -4,9 +4,11 @@ Constructing a meter touches no hardware; `probe` looks, `open` starts.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
+
+from greensv.energy.device_state import DeviceReader
 
 Quality = Literal["measured", "attributed", "estimated"]
 DomainKind = Literal["cpu", "dram", "gpu", "host", "node"]
@@ -36,6 +38,12 @@ class Domain:
         if "host" in kinds:
             return "gpu" not in kinds
         return self.kind == other.kind and (self.index == other.index or "all" in (self.index, other.index))
+
+    def contains(self, other: "Domain") -> bool:
+        """Says whether `other` is a part of it that is metered apart: the host or a GPU of a node, a CPU of a host."""
+        if self.kind == "node":
+            return other.kind != "node"
+        return self.kind == "host" and other.kind in ("cpu", "dram")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +107,14 @@ class Availability:
     poll_interval_s: float | None = None
     """How often it wants to be read, in seconds: power that changes quickly is lost between readings that are rare.
     None: as often as the monitor reads."""
+    is_dated: bool = False
+    """`taken_at_s` of its samples is when they were true, though they may be read long after: scraped ones."""
     since_process_start: bool = False
     """The counters start at 0 with this process, so that their first reading is energy this process has used."""
+    rest_power_w: Mapping[Domain, float] = field(default_factory=dict)
+    """What a domain draws at rest, in watts, where the meter's own model says it: there is nothing to measure then."""
+    unmeasured: tuple[Domain, ...] = ()
+    """What is in use and cannot be measured, for `reason`: another meter must, or its energy would be left out."""
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -119,6 +133,10 @@ class MeterSession(ABC):
         Raises:
             MeterError: the hardware could not be read. Never returns a zero in its place.
         """
+
+    def notes(self) -> Sequence[str]:
+        """Returns what is to be noted since the last call and is no failure, such as a gap that was bridged."""
+        return ()
 
     def close(self) -> None:
         """Releases what `open` took."""
@@ -147,6 +165,8 @@ class Meter(ABC):
     quality: ClassVar[Quality]
     options_type: ClassVar[type | None] = None
     """A frozen dataclass whose fields are the keys of `[energy.options.<name>]`, or None when there are none."""
+    is_beside_only: ClassVar[bool] = False
+    """Its figures are another tool's, to compare with and never to charge: it is taken as `--also-meter` only."""
 
     @abstractmethod
     def probe(self, request: MeterRequest) -> Availability:
@@ -159,3 +179,11 @@ class Meter(ABC):
         Raises:
             MeterError: the meter is not available, saying why and what to do.
         """
+
+    def open_device_reader(self, request: MeterRequest) -> DeviceReader | None:
+        """Returns what reads the utilisation, clocks and temperature of the request's devices, for the telemetry.
+
+        None where the meter knows none of them, or where the hardware is not there. The reader has a thread of its own
+        and does not depend on an open session.
+        """
+        return None

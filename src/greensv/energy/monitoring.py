@@ -1,18 +1,19 @@
 """Reads any number of open meters and accounts for their joules: running totals, and nested or overlapping windows."""
 
-import itertools
 import logging
+import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from greensv.energy.tally import OpenMeter, Reading, Tally
-from greensv.energy.window import Edge, EnergyWindow, Window, difference
+from greensv.energy.reading import OpenMeter, Reading
+from greensv.energy.recent_power import RecentPower
+from greensv.energy.tally import Tally
+from greensv.energy.window import Edge, EnergyWindow, Window
 from greensv.errors import MeterError
 
 __all__ = ["EnergyWindow", "Monitor", "OpenMeter", "Reading", "Window"]
@@ -20,14 +21,14 @@ __all__ = ["EnergyWindow", "Monitor", "OpenMeter", "Reading", "Window"]
 logger = logging.getLogger(__name__)
 
 Observer = Callable[[tuple[Reading, ...]], None]
-GAP_INTERVALS = 3
-"""Power not read for that many polling intervals is a gap."""
-NUM_MARKS = 6
-"""`power_w` looks back over so many polls."""
+ROUNDING = 1e-9
 
 
 class Monitor:
     """Polls open meters from a thread of its own; a context manager that starts and stops it.
+
+    Totals, power and what observers see hold what is charged; what other meters read is in windows alone, and their
+    failures end nothing.
 
     Example::
 
@@ -38,10 +39,11 @@ class Monitor:
 
     Args:
         meters: the open meters; the monitor closes them when it stops.
-        interval_s: seconds between two polls.
+        interval_s: seconds between two polls; a meter with a shorter `poll_interval_s` is read that often in between.
         clock: the monotonic clock, in seconds.
         synchronise: waits for the device at both edges of a window, so that a window holds the work done in it.
-        max_failures: a meter failing that many times in a row makes the totals unavailable until it reads again.
+        max_failures: a meter failing for that many intervals in a row makes the totals unavailable until it reads
+            again.
     """
 
     def __init__(
@@ -54,17 +56,24 @@ class Monitor:
         max_failures: int = 5,
     ) -> None:
         self.interval_s = interval_s
-        self._tallies = [Tally(m, gap_s=GAP_INTERVALS * interval_s, max_failures=max_failures) for m in meters]
-        self._num_good_polls = [0] * len(self._tallies)
+        wanted_s = [_poll_interval_s(meter, interval_s) for meter in meters]
+        self._num_ticks = math.ceil(interval_s / min(wanted_s, default=interval_s))
+        self._polled_every = [max(1, int(wanted / self.tick_s * (1 + ROUNDING))) for wanted in wanted_s]
+        self._tallies = [
+            Tally(meter, interval_s=every * self.tick_s, max_failures=math.ceil(max_failures * self._num_ticks / every))
+            for meter, every in zip(meters, self._polled_every, strict=True)
+        ]
+        self._tick = 0
         self._clock = clock
         self._synchronise = synchronise
         self._lock = threading.Lock()
         self._notes: list[str] = []
         self._observers: list[Observer] = []
         self._observer_error: Exception | None = None
-        self._marks: deque[tuple[float, float]] = deque(maxlen=NUM_MARKS)
-        self._latest: tuple[float, float] = (0.0, 0.0)
-        self._peak_power_w: float | None = None
+        # Joules of a meter that is slower than our polls come in lumps: power between two polls would be several times
+        # the true one.
+        slowest_s = max((tally.meter.availability.resolution_s for tally in self._charged), default=0.0)
+        self._recent = RecentPower(max(interval_s, 2 * slowest_s))
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._is_closed = False
@@ -75,18 +84,21 @@ class Monitor:
         return tuple(tally.meter for tally in self._tallies)
 
     @property
+    def tick_s(self) -> float:
+        """Seconds between two calls of `tick` by the polling thread: those of the meter that is read most often."""
+        return self.interval_s / self._num_ticks
+
+    @property
     def power_w(self) -> float | None:
         """The power of all domains over the last few polls, in watts; None before one interval has passed."""
         with self._lock:
-            if not self._marks or self._latest[0] - self._marks[0][0] < self._mark_spacing_s:
-                return None
-            return _slope(self._marks[0], self._latest)
+            return self._recent.power_w
 
     @property
     def peak_power_w(self) -> float | None:
         """The largest power between two polls so far, in watts; None before one interval has passed."""
         with self._lock:
-            return self._peak_power_w
+            return self._recent.peak_w
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -110,7 +122,7 @@ class Monitor:
             MeterError: a meter cannot be read, so that there is nothing to count from. The meters are closed then.
         """
         self.poll()
-        failures = [tally.failure for tally in self._tallies if tally.failure is not None]
+        failures = [tally.failure for tally in self._charged if tally.failure is not None]
         if failures:
             self._close_meters()
             raise failures[0]
@@ -127,12 +139,32 @@ class Monitor:
         self._close_meters()
 
     def add_observer(self, observer: Observer) -> None:
-        """Calls `observer` with the known totals after each poll of the polling thread, in that thread and unlocked.
+        """Calls `observer` with the known totals each `interval_s`, in the polling thread and unlocked.
 
         What it raises is logged, and raised again by the next `check`; after the next poll it is called all the same.
         """
         with self._lock:
             self._observers.append(observer)
+
+    def tick(self) -> None:
+        """What the polling thread does each `tick_s`: reads the meters whose time has come, and tells the observers."""
+        self._tick = (self._tick + 1) % self._num_ticks
+        if self._tick:
+            with self._lock:
+                for tally, every in zip(self._tallies, self._polled_every, strict=True):
+                    if self._tick % every == 0 and not self._is_closed:
+                        self._notes += tally.poll()
+            return
+        readings = self.poll()
+        with self._lock:
+            observers = tuple(self._observers)
+        for observer in observers:
+            try:
+                observer(readings)
+            except Exception as error:
+                logger.exception("an observer of the energy monitor failed")
+                with self._lock:
+                    self._observer_error = error
 
     def poll(self) -> tuple[Reading, ...]:
         """Reads every meter now, in the calling thread, and returns the known totals as `known_totals` does."""
@@ -189,10 +221,6 @@ class Monitor:
         self._wait_for_device()
         window.close(self._close(name, edge))
 
-    @property
-    def _mark_spacing_s(self) -> float:
-        return 0.9 * self.interval_s
-
     def _wait_for_device(self) -> None:
         if self._synchronise is not None:
             self._synchronise()
@@ -200,81 +228,88 @@ class Monitor:
     def _open_edge(self) -> Edge:
         with self._lock:
             num_notes = len(self._notes)
-            readings = self._poll_locked()
+            self._poll_locked(Tally.poll_edge)
+            at_s = self._clock()
             return Edge(
                 started_at=datetime.now(UTC),
-                opened_at_s=self._clock(),
-                readings=readings,
-                num_polls=tuple(self._num_good_polls),
+                at_s=at_s,
+                tallies=tuple(tally.edge(at_s) for tally in self._tallies),
                 num_notes=num_notes,
             )
 
     def _close(self, name: str, edge: Edge) -> EnergyWindow:
+        readings: list[Reading] = []
         with self._lock:
-            readings = self._poll_locked()
-            duration_s = self._clock() - edge.opened_at_s
-            self._raise_problem_locked()
-            for tally, before, now in zip(self._tallies, edge.num_polls, self._num_good_polls, strict=True):
-                if now == before:
-                    reason = tally.failure or "the monitor has stopped"
-                    raise MeterError(f"energy window {name!r}: meter {tally.meter.name!r} was not read in it: {reason}")
-            notes = tuple(dict.fromkeys(self._notes[edge.num_notes :]))
+            self._poll_locked(Tally.poll_edge)
+            at_s = self._clock()
+            notes = self._notes[edge.num_notes :]
+            for tally, opening in zip(self._tallies, edge.tallies, strict=True):
+                try:
+                    if tally.meter.is_charged and tally.problem is not None:
+                        raise MeterError(tally.problem) from tally.failure
+                    found, held = tally.since(opening, at_s)
+                except MeterError as error:
+                    if tally.meter.is_charged:
+                        known_j = tally.known_since(opening)
+                        raise MeterError(
+                            f"energy window {name!r}: {error}; it had read {known_j:.6g} J by then"
+                        ) from error
+                    notes.append(f"left out of the window: {error}")
+                else:
+                    readings += found
+                    notes += held
         return EnergyWindow(
             name=name,
             started_at=edge.started_at,
-            duration_s=duration_s,
-            readings=difference(edge.readings, readings),
-            notes=notes,
+            duration_s=at_s - edge.at_s,
+            readings=tuple(reading for reading in readings if reading.role == "charged"),
+            others=tuple(reading for reading in readings if reading.role != "charged"),
+            notes=tuple(dict.fromkeys(notes)),
         )
 
     def _run(self) -> None:
-        while not self._stopping.wait(self.interval_s):
-            readings = self.poll()
-            with self._lock:
-                observers = tuple(self._observers)
-            for observer in observers:
-                try:
-                    observer(readings)
-                except Exception as error:
-                    logger.exception("an observer of the energy monitor failed")
-                    with self._lock:
-                        self._observer_error = error
+        while not self._stopping.wait(self.tick_s):
+            self.tick()
 
-    def _poll_locked(self) -> tuple[Reading, ...]:
+    @property
+    def _charged(self) -> list[Tally]:
+        return [tally for tally in self._tallies if tally.meter.is_charged]
+
+    def _poll_locked(self, poll: Callable[[Tally], list[str]] = Tally.poll) -> tuple[Reading, ...]:
         if self._is_closed:
             return self._known_locked()
-        for index, tally in enumerate(self._tallies):
-            self._notes += tally.poll()
-            self._num_good_polls[index] += tally.failure is None
+        for tally in self._tallies:
+            self._notes += poll(tally)
         readings = self._known_locked()
-        if all(tally.failure is None for tally in self._tallies):
-            self._mark(sum(reading.energy_j for reading in readings))
+        if all(tally.failure is None for tally in self._charged):
+            self._recent.add(self._clock(), sum(reading.energy_j for reading in readings))
         return readings
 
     def _known_locked(self) -> tuple[Reading, ...]:
-        return tuple(itertools.chain.from_iterable(tally.readings() for tally in self._tallies))
+        return tuple(reading for tally in self._charged for reading in tally.readings() if reading.role == "charged")
 
     def _raise_problem_locked(self) -> None:
-        for tally in self._tallies:
+        for tally in self._charged:
             if problem := tally.problem:
                 raise MeterError(problem) from tally.failure
-
-    def _mark(self, energy_j: float) -> None:
-        """Remembers a poll about an interval after the last one remembered: closer ones tell mostly noise."""
-        self._latest = (self._clock(), energy_j)
-        if self._marks and self._latest[0] - self._marks[-1][0] < self._mark_spacing_s:
-            return
-        if self._marks:
-            self._peak_power_w = max(self._peak_power_w or 0.0, _slope(self._marks[-1], self._latest))
-        self._marks.append(self._latest)
 
     def _close_meters(self) -> None:
         with self._lock:
             if not self._is_closed:
                 self._is_closed = True
-                for tally in self._tallies:
-                    tally.meter.session.close()
+                for meter in self.meters:
+                    _close(meter)
 
 
-def _slope(before: tuple[float, float], now: tuple[float, float]) -> float:
-    return (now[1] - before[1]) / (now[0] - before[0])
+def _poll_interval_s(meter: OpenMeter, interval_s: float) -> float:
+    wanted_s = meter.availability.poll_interval_s
+    return interval_s if wanted_s is None else min(wanted_s, interval_s)
+
+
+def _close(meter: OpenMeter) -> None:
+    try:
+        meter.session.close()
+    except Exception as error:
+        if meter.is_charged:
+            raise
+        logger.warning("meter %r could not be closed: %s", meter.name, error)

@@ -1,15 +1,26 @@
 """Which meters measure this run: the named ones, or for `auto` the best of greensv's own for each domain."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from greensv.config.load import validate
+from greensv.energy.choice import Choice, chosen_domains, refuse_overlaps, with_roles
 from greensv.energy.meter import Availability, Domain, DomainKind, Meter, MeterRequest
 from greensv.energy.tally import OpenMeter
 from greensv.errors import ConfigError, MeterError, did_you_mean
+
+__all__ = [
+    "AUTO",
+    "NO_OPTIONS",
+    "Choice",
+    "canonical_gpu_uuid",
+    "choose_meters",
+    "meter_requests",
+    "open_meters",
+    "probe_meter",
+]
 
 AUTO = "auto"
 AUTO_GPU_METER = "nvml"
@@ -20,36 +31,33 @@ AUTO_HOST_METERS = MappingProxyType(
         "estimate": "estimated: nothing here measures it",
     }
 )
-"""What `auto` tries for the CPU and its memory, in this order, each for what those before it leave; and why."""
+"""What `auto` tries for the CPU and its memory, in this order, each for what those before it leave; and why.
+
+Never a meter of the whole machine: those have to be told things (an address, a password, whether GPUs are included).
+And a study's joules would mean something else where such a meter comes or goes.
+"""
 HOST_KINDS: frozenset[DomainKind] = frozenset({"cpu", "dram"})
 NO_OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """A meter that was considered: what it can measure, whether it is used, and why or why not."""
-
-    meter: Meter
-    request: MeterRequest
-    availability: Availability
-    is_chosen: bool
-    why: str
 
 
 def choose_meters(
     meters: Iterable[Meter],
     names: Sequence[str],
     *,
+    also: Sequence[str] = (),
     gpu_uuids: Sequence[str] = (),
+    uses_visible_gpus: bool = False,
     process_ids: Sequence[int] = (),
     options: Mapping[str, Mapping[str, Any]] = NO_OPTIONS,
 ) -> tuple[Choice, ...]:
-    """Probes meters and decides which are used; opens none.
+    """Probes meters and decides which are used, and what for; opens none.
 
     Args:
         meters: the installed meters.
         names: the meters wanted, all of them and no other; or `auto` alone.
+        also: meters to be shown beside those and never charged; they may measure the same joules.
         gpu_uuids: the GPUs in use.
+        uses_visible_gpus: the GPUs in use are those that CUDA would show; the meters find them.
         process_ids: other processes that work with this one.
         options: options by meter name, as in `[energy.options.<name>]`.
 
@@ -57,12 +65,17 @@ def choose_meters(
         Every meter that was considered, the unavailable ones of `auto` too.
 
     Raises:
-        MeterError: a named meter is unknown or unavailable, two measure the same joules, or something in use (a GPU,
-            the CPU) would be measured by none: energy is never silently left out.
+        MeterError: a named meter is unknown or unavailable, two would be charged for the same joules, or something in
+            use (a GPU, the CPU) would be measured by none: energy is never silently left out.
         ConfigError: options that cannot be used.
     """
     installed = {meter.name: meter for meter in meters}
-    requests = _requests(installed, gpu_uuids, process_ids, options)
+    request = MeterRequest(
+        gpu_uuids=tuple(map(canonical_gpu_uuid, gpu_uuids)),
+        uses_visible_gpus=uses_visible_gpus,
+        process_ids=tuple(process_ids),
+    )
+    requests = meter_requests(installed, request, options)
     if AUTO in names:
         if len(names) > 1:
             raise MeterError(
@@ -71,9 +84,9 @@ def choose_meters(
         choices = _choose_best(installed, requests)
     else:
         choices = _choose_named(installed, requests, names)
-    _refuse_overlaps(choices)
-    _refuse_unmeasured_gpus(choices, tuple(gpu_uuids))
-    return choices
+    refuse_overlaps(choices)
+    _refuse_unmeasured_gpus(choices, request.gpu_uuids)
+    return (*with_roles(choices), *_choose_also(installed, requests, names=also, beside=choices))
 
 
 def open_meters(choices: Iterable[Choice]) -> tuple[OpenMeter, ...]:
@@ -86,9 +99,7 @@ def open_meters(choices: Iterable[Choice]) -> tuple[OpenMeter, ...]:
     try:
         for choice in choices:
             if choice.is_chosen:
-                meter, session = choice.meter, choice.meter.open(choice.request)
-                about = choice.availability
-                opened.append(OpenMeter(name=meter.name, quality=meter.quality, session=session, availability=about))
+                opened.append(_open(choice))
     except BaseException:
         for other in opened:
             other.session.close()
@@ -107,27 +118,34 @@ def probe_meter(meter: Meter, request: MeterRequest) -> Availability:
         )
 
 
+def meter_requests(
+    installed: Mapping[str, Meter], request: MeterRequest, options: Mapping[str, Mapping[str, Any]]
+) -> dict[str, MeterRequest]:
+    """Returns `request` for each installed meter, by name, with its own options.
+
+    Raises:
+        ConfigError: options that cannot be used, or of a meter that is not installed.
+    """
+    for name in options:
+        if name not in installed:
+            raise ConfigError(f"energy.options.{name}: {_unknown(name, installed)}")
+    return {name: replace(request, options=_options(meter, options.get(name, {}))) for name, meter in installed.items()}
+
+
 def canonical_gpu_uuid(uuid: str) -> str:
     """Returns a GPU's UUID as NVML writes it, `GPU-…`: torch leaves the prefix out."""
     return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
 
 
-def _requests(
-    installed: Mapping[str, Meter],
-    gpu_uuids: Sequence[str],
-    process_ids: Sequence[int],
-    options: Mapping[str, Mapping[str, Any]],
-) -> dict[str, MeterRequest]:
-    for name in options:
-        if name not in installed:
-            raise ConfigError(f"energy.options.{name}: {_unknown(name, installed)}")
-    uuids = tuple(canonical_gpu_uuid(uuid) for uuid in gpu_uuids)
-    return {
-        name: MeterRequest(
-            gpu_uuids=uuids, process_ids=tuple(process_ids), options=_options(meter, options.get(name, {}))
-        )
-        for name, meter in installed.items()
-    }
+def _open(choice: Choice) -> OpenMeter:
+    meter = choice.meter
+    return OpenMeter(
+        name=meter.name,
+        quality=meter.quality,
+        session=meter.open(choice.request),
+        availability=choice.availability,
+        roles=choice.roles,
+    )
 
 
 def _options(meter: Meter, raw: Mapping[str, Any]) -> Any:
@@ -138,6 +156,8 @@ def _options(meter: Meter, raw: Mapping[str, Any]) -> Any:
                 f"{where}: meter {meter.name!r} has no options, found {', '.join(map(str, raw))}; remove them"
             )
         return None
+    if not raw:
+        return meter.options_type()  # without loading what checks the options of users
     options, problems = validate(meter.options_type, raw, where=where)
     if problems:
         raise ConfigError("; ".join(map(str, problems)))
@@ -151,6 +171,11 @@ def _choose_named(
     for name in dict.fromkeys(names):
         if name not in installed:
             raise MeterError(_unknown(name, installed))
+        if installed[name].is_beside_only:
+            raise MeterError(
+                f"meter {name!r} tells another tool's figures, which are never charged; show them beside with "
+                f"--also-meter {name}"
+            )
         choice = _consider(installed[name], requests[name], why="asked for by name")
         if not choice.is_chosen:
             raise MeterError(f"meter {name!r} is not available: {_why_not(choice.availability)}")
@@ -175,6 +200,32 @@ def _choose_best(installed: Mapping[str, Meter], requests: Mapping[str, MeterReq
     return tuple(choices)
 
 
+def _choose_also(
+    installed: Mapping[str, Meter],
+    requests: Mapping[str, MeterRequest],
+    *,
+    names: Sequence[str],
+    beside: Iterable[Choice],
+) -> tuple[Choice, ...]:
+    chosen = {choice.meter.name for choice in beside if choice.is_chosen}
+    choices = []
+    for name in dict.fromkeys(names):
+        leave_out = f"leave {name} out of energy.also_meters (--also-meter)"
+        if name == AUTO:
+            raise MeterError(f"'auto' chooses what is charged, and nothing beside it; {leave_out}, or name the meters")
+        if name not in installed:
+            raise MeterError(f"{_unknown(name, installed)}; or {leave_out}")
+        if name in chosen:
+            raise MeterError(f"meter {name!r} is charged already and cannot be shown beside itself; {leave_out}")
+        choice = _consider(installed[name], requests[name], why="shown beside, never charged")
+        if not choice.is_chosen:
+            raise MeterError(
+                f"meter {name!r}, to be shown beside, is not available: {_why_not(choice.availability)}; or {leave_out}"
+            )
+        choices.append(replace(choice, roles=dict.fromkeys(choice.availability.domains, "beside")))
+    return tuple(choices)
+
+
 def _consider(meter: Meter, request: MeterRequest, *, why: str) -> Choice:
     about = probe_meter(meter, request)
     reason = why if about.is_available else f"not available: {about.reason}"
@@ -182,34 +233,21 @@ def _consider(meter: Meter, request: MeterRequest, *, why: str) -> Choice:
 
 
 def _kinds(choices: Iterable[Choice]) -> frozenset[DomainKind]:
-    return frozenset(domain.kind for _, domain in _chosen_domains(choices))
-
-
-def _chosen_domains(choices: Iterable[Choice]) -> Iterator[tuple[str, Domain]]:
-    for choice in choices:
-        if choice.is_chosen:
-            yield from ((choice.meter.name, domain) for domain in choice.availability.domains)
-
-
-def _refuse_overlaps(choices: Iterable[Choice]) -> None:
-    for (name, domain), (other_name, other) in combinations(_chosen_domains(choices), 2):
-        if domain.overlaps(other):
-            raise MeterError(
-                f"meters {name!r} ({domain}) and {other_name!r} ({other}) would both count the same energy; "
-                "choose one of them"
-            )
+    return frozenset(domain.kind for _, domain in chosen_domains(choices))
 
 
 def _refuse_unmeasured_gpus(choices: Sequence[Choice], gpu_uuids: Sequence[str]) -> None:
-    measured = [domain for _, domain in _chosen_domains(choices)]
-    for uuid in map(canonical_gpu_uuid, gpu_uuids):
-        gpu = Domain("gpu", uuid)
+    measured = [domain for _, domain in chosen_domains(choices)]
+    in_use = [Domain("gpu", uuid) for uuid in gpu_uuids]
+    in_use += [domain for choice in choices for domain in choice.availability.unmeasured]
+    for gpu in in_use:
         if not any(domain.overlaps(gpu) for domain in measured):
             about = [c for c in choices if c.meter.name == AUTO_GPU_METER and not c.availability.is_available]
             reason = f": {_why_not(about[0].availability)}" if about else ""
             raise MeterError(
                 f"no meter measures {gpu}, which is in use, and its energy must not be left out{reason}; "
-                "add a meter that measures it (`greensv meters` lists them), or use --device cpu"
+                "add a meter that measures it (`greensv meters` lists them), or do without the GPU (--device cpu, or "
+                "CUDA_VISIBLE_DEVICES= )"
             )
 
 

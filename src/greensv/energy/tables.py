@@ -100,7 +100,7 @@ phases = Table(
     Column("phase", String(32), nullable=False),  # of a training step: data-wait, host-to-device, forward, ...
     Column("duration_s", Double, nullable=False),
     Column("domain", String(255), nullable=False),
-    Column("energy_uj", BigInteger, nullable=False),  # attributed, never measured
+    Column("energy_uj", BigInteger, nullable=False),  # attributed, never measured; PUE included
     Column("uncertainty_uj", BigInteger),
     Index("greensv_phases_by_trial", "study_id", "account", "trial_number"),
 )
@@ -110,10 +110,12 @@ telemetry = Table(
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("study_id", String(64), nullable=False),
+    Column("account", String(64), nullable=False),
     Column("trial_number", Integer),
+    Column("purpose", String(64), nullable=False),
     Column("at", Double, nullable=False),
     Column("host", String(255), nullable=False),
-    Column("device", String(255), nullable=False),  # "cpu", or "gpu:GPU-..."
+    Column("device", String(255), nullable=False),  # "cpu", "process", or "gpu:GPU-..."
     Column("power_w", Double),
     Column("utilisation", Double),  # 0 to 1, as are the next
     Column("memory_utilisation", Double),
@@ -121,7 +123,7 @@ telemetry = Table(
     Column("clock_mhz", Double),
     Column("memory_clock_mhz", Double),
     Column("temperature_c", Double),
-    Index("greensv_telemetry_by_trial", "study_id", "trial_number"),
+    Index("greensv_telemetry_by_trial", "study_id", "account", "trial_number"),
 )
 
 idle = Table(
@@ -154,4 +156,44 @@ carbon_factors = Table(
     Column("provenance", String(1024), nullable=False),
     Column("fetched_at", Double, nullable=False),
     Index("greensv_carbon_factors_by_study", "study_id", "valid_from"),
+)
+
+
+shared = Table(
+    "greensv_shared",  # what a meter reads of the whole of a node, where several processes use it
+    metadata,
+    Column("node", String(64), primary_key=True),  # the kernel's boot id: containers on one machine have the same
+    Column("domain", String(255), primary_key=True),
+    Column("owner_id", String(36)),  # the sharer that settles; null: the next to exchange
+    # The meter's sample at the last settlement: a counter's, or power; taken_at_s is CLOCK_MONOTONIC, one per boot.
+    Column("meter", String(64), nullable=False),
+    Column("count", BigInteger),
+    Column("unit_j", Double),
+    Column("range_count", BigInteger),
+    Column("power_w", Double),
+    Column("taken_at_s", Double),
+    # total = what all sharers were allotted + unallotted + residual
+    Column("total_uj", BigInteger, nullable=False),
+    Column("unallotted_uj", BigInteger, nullable=False),  # carried to the next settlement; may be below 0
+    Column("residual_uj", BigInteger, nullable=False),  # what was unallotted when the last one had left; may be below 0
+)
+
+sharers = Table(
+    "greensv_sharers",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("domain", String(255), primary_key=True),
+    Column("node", String(64), nullable=False),
+    Column("meter", String(64), nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("process_started_at", Double, nullable=False),
+    Column("state", String(16), nullable=False),  # joining, active, left or lost
+    Column("cpu_time_s", Double, nullable=False),
+    Column("cpu_settled_s", Double, nullable=False),  # of it, what settlements have heeded
+    Column("fraction", Double, nullable=False),  # of the last settlement
+    Column("allotted_uj", BigInteger, nullable=False),
+    Column("joined_at", Double, nullable=False),
+    Column("beat_at", Double, nullable=False),
+    Index("greensv_sharers_by_node", "node", "state"),
 )

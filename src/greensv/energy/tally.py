@@ -1,41 +1,35 @@
 """The running joules of one open meter, by domain."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
-from greensv.energy.meter import Availability, CounterSample, Domain, MeterSession, PowerSample, Quality, Role, Sample
-from greensv.energy.unwrap import counter_step_j, power_step_j, sample_problem
+from greensv.energy.domain_tally import DomainEdge, DomainTally
+from greensv.energy.meter import Sample
+from greensv.energy.reading import OpenMeter, Reading
+from greensv.energy.unwrap import sample_problem
 from greensv.errors import MeterError
+
+__all__ = ["OpenMeter", "Reading", "Tally", "TallyEdge"]
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """The energy of one domain, and the meter and quality it was read with."""
-
-    domain: Domain
-    meter: str
-    quality: Quality
-    energy_j: float
-    uncertainty_j: float = 0.0
-    """Standard uncertainty in joules: the meter's scale, the edges of the interval, what was missed between samples."""
-    role: Role = "charged"
+NUM_RETRIES = 3
+GAP_INTERVALS = 3
+"""Power not read for that many intervals is a gap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenMeter:
-    """A meter that has been opened, and what it said it can measure."""
+class TallyEdge:
+    """What is known of a meter's domains when a window opens."""
 
-    name: str
-    quality: Quality
-    session: MeterSession
-    availability: Availability
-    roles: Mapping[Domain, Role] = field(default_factory=dict)
-    """What each domain's joules are for; `charged` where none is given."""
-    gains: Mapping[Domain, float] = field(default_factory=dict)
-    """What each domain's readings are multiplied by, from a comparison with a better meter; 1 where none is given."""
+    at_s: float
+    domains: tuple[DomainEdge | None, ...]
+    """In the order of the meter's domains; None for one not read yet."""
+    energies_j: tuple[float, ...]
+    num_good_reads: int
+    num_faults: int
 
 
 class Tally:
@@ -43,28 +37,34 @@ class Tally:
 
     Args:
         meter: the open meter.
-        gap_s: a stretch without readings that long is noted where power was integrated across it.
+        interval_s: seconds between two readings.
         max_failures: that many failing reads in a row are a `problem`.
     """
 
-    def __init__(self, meter: OpenMeter, *, gap_s: float, max_failures: int) -> None:
+    def __init__(self, meter: OpenMeter, *, interval_s: float, max_failures: int) -> None:
         self.meter = meter
-        self._gap_s = gap_s
         self._max_failures = max_failures
-        self._energy_j = dict.fromkeys(meter.availability.domains, 0.0)
-        self._last: dict[Domain, Sample] = {}
+        gap_s = GAP_INTERVALS * interval_s
+        self._domains = {
+            domain: DomainTally(domain, meter, interval_s=interval_s, gap_s=gap_s)
+            for domain in meter.availability.domains
+        }
         self._fault: str | None = None
+        self._num_faults = 0
+        self._num_good_reads = 0
         self._num_failures = 0
         self._last_failure: MeterError | None = None
 
     @property
     def problem(self) -> str | None:
         """Why the totals cannot be trusted: a counter lost energy, or the meter keeps failing. None when they can."""
-        if self._fault is not None:
-            return self._fault
-        if self._num_failures >= self._max_failures:
-            return f"meter {self.meter.name!r} failed {self._num_failures} times in a row: {self._last_failure}"
-        return None
+        return self._fault or self._failing
+
+    @property
+    def _failing(self) -> str | None:
+        if self._num_failures < self._max_failures:
+            return None
+        return f"meter {self.meter.name!r} failed {self._num_failures} times in a row: {self._last_failure}"
 
     @property
     def failure(self) -> MeterError | None:
@@ -73,22 +73,73 @@ class Tally:
 
     def readings(self) -> tuple[Reading, ...]:
         """Returns the joules so far."""
-        meter = self.meter
-        return tuple(
-            Reading(domain=domain, meter=meter.name, quality=meter.quality, energy_j=energy_j)
-            for domain, energy_j in self._energy_j.items()
+        return tuple(domain.total() for domain in self._domains.values())
+
+    def edge(self, now_s: float) -> TallyEdge:
+        """Returns what a window that opens at `now_s` is to remember."""
+        is_unread = self._last_failure is not None
+        return TallyEdge(
+            at_s=now_s,
+            domains=tuple(domain.edge(now_s, is_unread=is_unread) for domain in self._domains.values()),
+            energies_j=tuple(domain.energy_j for domain in self._domains.values()),
+            num_good_reads=self._num_good_reads,
+            num_faults=self._num_faults,
         )
+
+    def known_since(self, opening: TallyEdge) -> float:
+        """Returns the joules read since a window opened, whatever went wrong."""
+        return sum(domain.energy_j for domain in self._domains.values()) - sum(opening.energies_j)
+
+    def since(self, opening: TallyEdge, now_s: float) -> tuple[tuple[Reading, ...], tuple[str, ...]]:
+        """Returns the joules from `opening` to `now_s`, and what is to be noted of them.
+
+        Raises:
+            MeterError: the meter was not read, or lost energy, so that they are unknown.
+        """
+        name = self.meter.name
+        if self._num_good_reads == opening.num_good_reads:
+            raise MeterError(f"meter {name!r} was not read in it: {self._last_failure or 'the monitor has stopped'}")
+        lost = self._fault if self._num_faults > opening.num_faults else self._failing
+        if lost is not None:
+            raise MeterError(lost) from self._last_failure
+        closing = self.edge(now_s)
+        readings, notes = [], []
+        for domain, before, now in zip(self._domains.values(), opening.domains, closing.domains, strict=True):
+            if before is None or now is None:
+                raise MeterError(f"meter {name!r} could not be read when it opened")
+            readings.append(domain.between(before, now, duration_s=now_s - opening.at_s))
+            notes += [
+                f"{domain.domain}: not read for {edge.held_s:.3g} s at the window's {which}; its power was held"
+                for which, edge in (("start", before), ("end", now))
+                if edge.held_s > 0
+            ]
+        return tuple(readings), tuple(notes)
 
     def poll(self) -> list[str]:
         """Reads the meter once; returns what is to be noted. A failing read is noted and made up for by the next."""
         try:
-            samples = self._read()
+            return self._succeeded(self._read())
         except MeterError as error:
             return self._failed(error)
+
+    def poll_edge(self) -> list[str]:
+        """As `poll` for the edge of a window, which no later read makes up for: one that fails is tried again at once.
+
+        Not where the meter is given up already: trying may take its time.
+        """
+        if self.problem is None:
+            for _ in range(NUM_RETRIES):
+                with suppress(MeterError):
+                    return self._succeeded(self._read())
+        return self.poll()
+
+    def _succeeded(self, samples: Sequence[Sample]) -> list[str]:
         notes = []
         if self._num_failures:
             notes.append(f"meter {self.meter.name!r} reads again after {self._num_failures} failing reads")
         self._num_failures, self._last_failure = 0, None
+        self._num_good_reads += 1
+        notes += self.meter.session.notes()
         for sample in samples:
             notes += self._absorb(sample)
         return notes
@@ -102,8 +153,8 @@ class Tally:
         except Exception as error:
             raise MeterError(f"meter {name!r} could not be read ({type(error).__name__}: {error})") from error
         domains = [sample.domain for sample in samples]
-        if sorted(domains) != sorted(self._energy_j):
-            found, announced = ", ".join(map(str, domains)) or "nothing", ", ".join(map(str, self._energy_j))
+        if sorted(domains) != sorted(self._domains):
+            found, announced = ", ".join(map(str, domains)) or "nothing", ", ".join(map(str, self._domains))
             raise MeterError(f"meter {name!r} reported {found} instead of {announced}")
         for sample in samples:
             if problem := sample_problem(sample):
@@ -119,33 +170,10 @@ class Tally:
         return [f"a read failed: {error}"]
 
     def _absorb(self, sample: Sample) -> list[str]:
-        before = self._last.get(sample.domain)
-        self._last[sample.domain] = sample
-        if before is None:
-            if isinstance(sample, CounterSample) and self.meter.availability.since_process_start:
-                self._energy_j[sample.domain] = sample.count * sample.unit_j
-            return []
         try:
-            energy_j, notes = self._step(before, sample)
+            return self._domains[sample.domain].add(sample)
         except MeterError as error:
             self._fault = f"meter {self.meter.name!r}: {error}"
+            self._num_faults += 1
             logger.error("%s", self._fault)
             return [self._fault]
-        self._energy_j[sample.domain] += energy_j
-        return notes
-
-    def _step(self, before: Sample, now: Sample) -> tuple[float, list[str]]:
-        interval_s = now.taken_at_s - before.taken_at_s
-        if interval_s < 0:
-            raise MeterError(
-                f"{now.domain}: a reading is {-interval_s:.3g} s older than the one before it; fix that meter"
-            )
-        match before, now:
-            case CounterSample(), CounterSample():
-                about = self.meter.availability
-                step_j = counter_step_j(before, now, max_power_w=about.max_power_w, resolution_s=about.resolution_s)
-                return step_j, []
-            case PowerSample(), PowerSample():
-                gap = f"{now.domain}: no reading for {interval_s:.3g} s; its power was interpolated"
-                return power_step_j(before, now), [gap] if interval_s > self._gap_s else []
-        raise MeterError(f"{now.domain}: the meter changed from counting energy to reporting power; fix that meter")

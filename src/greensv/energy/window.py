@@ -1,12 +1,14 @@
 """Energy windows: the joules between two moments."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from greensv.energy.meter import Domain
-from greensv.energy.tally import Reading
+from greensv.energy.reading import Reading, total_uncertainty_j
+from greensv.energy.tally import TallyEdge
 from greensv.errors import MeterError
+
+COVERAGE_FACTOR = 1.96
+"""Standard uncertainties either way that hold the truth in 95 of 100 cases, the errors being normal (GUM, 6.3.3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,12 +19,31 @@ class EnergyWindow:
     started_at: datetime
     duration_s: float
     readings: tuple[Reading, ...]
+    """What is charged, each joule once."""
+    others: tuple[Reading, ...] = ()
+    """What was read beside it and is in no sum: parts of a node, and meters to compare with."""
     notes: tuple[str, ...] = ()
 
     @property
     def energy_j(self) -> float:
         """The joules of all domains together."""
         return sum(reading.energy_j for reading in self.readings)
+
+    @property
+    def uncertainty_j(self) -> float:
+        """The standard uncertainty of `energy_j`, in joules."""
+        return total_uncertainty_j(self.readings)
+
+    @property
+    def interval_j(self) -> tuple[float, float]:
+        """The 95 % interval of the energy, in joules."""
+        half_j = COVERAGE_FACTOR * self.uncertainty_j
+        return max(0.0, self.energy_j - half_j), self.energy_j + half_j
+
+    @property
+    def resolution_s(self) -> float:
+        """How often the slowest of its counters and sensors changes, in seconds. Make windows 200 times as long."""
+        return max((reading.resolution_s for reading in self.readings), default=0.0)
 
 
 class Window:
@@ -53,16 +74,6 @@ class Edge:
     """What is known when a window opens."""
 
     started_at: datetime
-    opened_at_s: float
-    readings: tuple[Reading, ...]
-    num_polls: tuple[int, ...]
+    at_s: float
+    tallies: tuple[TallyEdge, ...]
     num_notes: int
-
-
-def difference(before: Sequence[Reading], now: Sequence[Reading]) -> tuple[Reading, ...]:
-    """Returns `now` less `before`, domain by domain; both name the same domains of the same meters."""
-    start_j: dict[tuple[str, Domain], float] = {(r.meter, r.domain): r.energy_j for r in before}
-    return tuple(
-        Reading(domain=r.domain, meter=r.meter, quality=r.quality, energy_j=r.energy_j - start_j[r.meter, r.domain])
-        for r in now
-    )
