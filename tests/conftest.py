@@ -1,14 +1,26 @@
 """Fixtures that tests of several folders share."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several processes test at once: each would otherwise start as many threads as there are cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
 import soundfile
 
 SPEECHOCEAN762_VARIABLE = "GREENSV_SPEECHOCEAN762"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_calibrations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps calibrations and corrections of the machine that runs the tests out of their figures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
 
 
 @pytest.fixture(scope="session")

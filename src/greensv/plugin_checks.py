@@ -105,6 +105,6 @@ def _attribute_problem(instance: object) -> str | None:
             return "options_type should be a frozen dataclass"
         case Meter() if getattr(instance, "quality", None) not in get_args(Quality):
             return f"quality should be one of {', '.join(get_args(Quality))}"
-        case Meter() if instance.options_type is not None and not is_dataclass(instance.options_type):
+        case Meter() | CarbonSource() if instance.options_type is not None and not is_dataclass(instance.options_type):
             return "options_type should be a frozen dataclass, or None"
     return None

@@ -29,7 +29,12 @@ BUILTIN_PLUGINS = (
     "greensv.builtin.meters.nvml",
     "greensv.builtin.meters.rapl",
     "greensv.builtin.meters.pyrapl",
+    "greensv.builtin.meters.ipmi",
+    "greensv.builtin.meters.prometheus",
     "greensv.builtin.meters.estimate",
+    "greensv.builtin.carbon.constant",
+    "greensv.builtin.carbon.electricity_maps",
+    "greensv.builtin.carbon.rte",
     "greensv.builtin.carbon.static",
 )
 

@@ -26,10 +26,24 @@ class TrialRecord:
     """Energy of the full recipe: steps × measured joules per step, summed over its phases. The second objective."""
     measured_energy_kwh: float | None = None
     """Energy the short training itself was measured to use."""
+    data_wait_s: float | None = None
+    """For how long the device had nothing to do in the short training, no batch being ready."""
+    data_wait_energy_kwh: float | None = None
+    """The part of the measured energy that was used meanwhile, on all domains: attributed, not measured."""
+    net_energy_kwh: float | None = None
+    """The measured energy less what the machine draws at rest for as long; None where that is not known."""
+    net_uncertainty_kwh: float | None = None
+    """Its standard uncertainty."""
+    reference_units: float | None = None
+    """Energy of the full recipe, PUE left out, in units of the reference workload of `greensv calibrate` here."""
+    reference_units_uncertainty: float | None = None
+    """Its standard uncertainty, by the calibration's repetitions: the meters' scale cancels."""
     charged_energy_kwh: float | None = None
     """Everything this trial was charged: building, training, evaluation."""
     carbon_g: float | None = None
-    """Grams of CO2-equivalent of the charged energy."""
+    """Grams of CO2-equivalent of the charged energy, by the factors of its time."""
+    is_carbon_incomplete: bool = False
+    """Part of the energy had no carbon factor when the trial ended, and is not in `carbon_g`."""
     num_parameters: int | None = None
     macs: int | None = None
     joules_per_step: float | None = None
@@ -51,9 +65,16 @@ class TrialRecord:
     """Ended by the user, the budget or a dying process, not by itself: its candidate may still be worth a trial."""
     versions: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def data_wait_share(self) -> float | None:
+        """The share of the measured energy that was used while the device waited for data; attributed."""
+        if self.data_wait_energy_kwh is None or not self.measured_energy_kwh:
+            return None
+        return self.data_wait_energy_kwh / self.measured_energy_kwh
+
     def as_json(self) -> dict[str, Any]:
         """Returns the record as plain values, for JSON."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "data_wait_share": self.data_wait_share}
 
     def attributes(self) -> dict[str, Any]:
         """Returns what is stored as the trial's user attributes: all fields that say something."""

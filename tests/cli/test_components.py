@@ -117,6 +117,43 @@ def test_meters_shows_a_gpu_that_auto_cannot_measure(monkeypatch):
     assert "auto can choose nothing here" in as_json.stderr
 
 
+def test_meters_shows_what_named_ones_would_be_charged_for(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    plug = ScriptedMeter("wall-plug", Domain("node"))
+    with_plugin(monkeypatch, plug, ScriptedMeter("tool", Domain("cpu"), Domain("gpu", "GPU-1")))
+    arguments = ("meters", "--device", "cpu", "--meter", "wall-plug", "--meter", "estimate", "--also-meter", "tool")
+    result = run(*arguments)
+    assert result.exit_code == 0
+    assert "With wall-plug and estimate and tool:" in result.stdout
+    assert "wall-plug for node (charged)" in result.stdout
+    assert "estimate for cpu, dram (a part of the whole, tells where its joules go; not added)" in result.stdout
+    assert "tool for cpu, gpu:GPU-1 (shown beside, not added)" in result.stdout
+    assert "Not measured but estimated" not in result.stdout  # what is charged is measured
+    assert "the losses of the power supply" not in result.stdout  # a node's meter sees them
+    records = {r["meter"]: r for r in lines(run(*arguments, "--json"))}
+    assert records["wall-plug"]["roles"] == {"node": "charged"}
+    assert records["estimate"]["roles"] == {"cpu": "part", "dram": "part"}
+    assert records["tool"]["roles"] == {"cpu": "beside", "gpu:GPU-1": "beside"}
+    assert all(record["auto_domains"] == [] for record in records.values())
+
+
+def test_meters_that_cannot_be_used_together_are_listed_and_end_with_an_error(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    with_plugin(monkeypatch, ScriptedMeter("wall-plug", Domain("cpu")))
+    arguments = ["--no-plugins", "meters", "--device", "cpu", "--meter", "wall-plug", "--meter", "estimate"]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 1
+    assert "estimate: dram: " in result.stdout
+    assert "meters 'wall-plug' (cpu) and 'estimate' (cpu) would both count the same energy" in str(result.exception)
+
+
+def test_meters_takes_options_of_a_meter(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    result = run("meters", "--device", "cpu", "--meter-option", "estimate.num_cpus=3")
+    assert result.exit_code == 0
+    assert "cpu: 2.22 W" in result.stdout  # 3 × 0.74 W
+
+
 def test_a_meter_whose_probe_raises_breaks_no_listing(monkeypatch):
     class Broken(ScriptedMeter):
         def probe(self, request):

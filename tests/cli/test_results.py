@@ -119,3 +119,26 @@ def test_a_study_without_an_account_has_words_for_it(greensv, searched):
     engine.dispose()
     assert "has no account yet; run `greensv search`" in greensv("budget").out
     assert json.loads(greensv("budget", "--json").out) == {"study": "tiny", "retrain": None}
+
+
+def test_trials_hold_what_was_used_waiting_for_data_and_what_the_devices_did(greensv, searched):
+    trials = [json.loads(line) for line in greensv("trials", "--json").out.splitlines()]
+    complete = [trial for trial in trials if trial["state"] == "complete"]
+    for trial in complete:
+        assert trial["data_wait_s"] >= 0
+        assert 0 <= trial["data_wait_energy_kwh"] <= trial["measured_energy_kwh"]
+        assert trial["data_wait_share"] == trial["data_wait_energy_kwh"] / trial["measured_energy_kwh"]
+        assert isinstance(trial["telemetry"], dict)
+    rows = list(csv.DictReader(greensv("trials", "--csv").out.splitlines()))
+    assert isinstance(json.loads(rows[0]["telemetry"]), dict)
+    assert "waits" in greensv("trials").out
+
+
+def test_the_budget_holds_the_energy_of_training_by_phase(greensv, searched):
+    phases = json.loads(greensv("budget", "--json").out)["training_phases"]
+    assert phases["quality"] == "attributed"
+    names = ["data-wait", "host-to-device", "forward", "backward", "optimiser", "other"]
+    assert list(phases["by_phase"]) == names
+    total = sum(phase["energy_kwh"] for phase in phases["by_phase"].values())
+    assert phases["data_wait_share"] == pytest.approx(phases["data_wait_energy_kwh"] / total)
+    assert "of training: waiting for data (attributed)" in greensv("budget").out

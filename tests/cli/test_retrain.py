@@ -55,6 +55,7 @@ def test_the_knee_is_retrained_and_shown(greensv, searched: Path):
     assert f"trial {number}: {FULL_STEPS} of {FULL_STEPS} steps to train, reckoned" in found.out
     assert "Retraining ended: all 1 networks are trained and scored." in lines
     assert any(line.startswith(f"trial {number}: charged ") for line in lines)
+    assert any(line.startswith("waiting for data: ") and "(attributed)" in line for line in map(str.strip, lines))
     assert any(line.startswith("  test: EER ") and "30 target and 60 nontarget pairs" in line for line in lines)
     budget = json.loads(greensv("budget", "--json").out)
     assert budget["retrain"]["cap_kwh"] == pytest.approx(0.01)

@@ -1,10 +1,15 @@
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from greensv.report.study_report import Carbon, StudyReport, front_figure, write_report
+from greensv.energy.carbon_series import CarbonFigure, GridCarbon
+from greensv.energy.phase_book import PhaseTotal
+from greensv.energy.telemetry_book import DeviceSummary
+from greensv.report.study_report import StudyReport, front_figure, write_report
+from greensv.search.accounts import phases_as_json
 from greensv.search.front import knee, pareto_front
 from greensv.trial_record import TrialRecord
 
@@ -27,6 +32,22 @@ def trial(number: int, eer: float, energy_kwh: float) -> TrialRecord:
     )
 
 
+def in_france(**changes: object) -> GridCarbon:
+    fields: dict = {
+        "covered_g": 0.616,
+        "energy_j": 0.011 * 3.6e6,
+        "uncovered_j": 0.0,
+        "duration_s": 1800.0,
+        "uncovered_s": 0.0,
+        "estimated_j": 0.0,
+        "lowest_g_per_kwh": 56.0,
+        "highest_g_per_kwh": 56.0,
+        "provenance": ("Somebody 2024",),
+    }
+    figure = CarbonFigure(**{**fields, **changes})
+    return GridCarbon(source="static", region="FRA", method="life-cycle", figure=figure)
+
+
 def make(*trials: TrialRecord, **changes: object) -> StudyReport:
     front = pareto_front(trials)
     fields: dict = {
@@ -43,7 +64,7 @@ def make(*trials: TrialRecord, **changes: object) -> StudyReport:
             "by_quality": {"measured": 0.01},
             "by_meter": {"rapl": 0.01},
         },
-        "carbon": Carbon(region="FRA", g_per_kwh=56.0, source="Somebody 2024", method="life-cycle", valid_at="2023"),
+        "carbon": in_france(),
         "provenance": {"greensv": "0.1.0", "meter of cpu": "rapl (measured)"},
         "ended_because": "8 trials were run",
     }
@@ -106,12 +127,22 @@ def test_a_report_holds_front_trials_account_carbon_and_provenance(tmp_path: Pat
     assert by_name["for training"] == ["8 Wh", "40.0 %"]
     assert by_name["measured"] == ["10 Wh", "50.0 %"]
     assert by_name["meter of cpu"] == ["rapl (measured)"]
-    assert by_name["carbon factor"] == ["Somebody 2024"]
-    # 0.011 kWh at 56 g/kWh, what was used beyond the cap included.
-    assert "0.616 g CO2e in FRA at 56.0 g/kWh" in html
+    assert by_name["carbon"] == ["source: Somebody 2024"]
+    assert "Carbon of the search: 0.616 g CO2e in FRA at 56 g/kWh (life-cycle; static)." in html
     assert "The search ended: 8 trials were run." in html
     assert "Retraining the whole front will use about 103 Wh" in html
     assert html.count('<tr class="front">') == 3 + 3
+
+
+def test_a_report_tells_how_the_factor_changed_and_what_has_none(tmp_path: Path):
+    carbon = in_france(uncovered_j=0.0055 * 3.6e6, uncovered_s=720.0, lowest_g_per_kwh=12.0, highest_g_per_kwh=212.0)
+    html = written(make(*TRIALS, carbon=carbon), tmp_path)
+    assert "0.616 g CO2e and more in FRA at 12 to 212 g/kWh (mean 112) (life-cycle; static)" in html
+    assert "carbon incomplete: 12 min 0 s of 30 min 0 s have no factor, for 5.5 Wh of 11 Wh" in html
+    unknown = in_france(uncovered_j=0.011 * 3.6e6, uncovered_s=1800.0, covered_g=0.0, provenance=())
+    html = written(make(*TRIALS, carbon=unknown), tmp_path)
+    assert "Carbon of the search: not known in FRA" in html
+    assert "0 g CO2e" not in html
 
 
 def test_a_report_needs_no_other_file_and_nobody_on_the_net(tmp_path: Path):
@@ -124,7 +155,7 @@ def test_a_report_needs_no_other_file_and_nobody_on_the_net(tmp_path: Path):
 
 def test_what_others_wrote_is_text_and_no_markup(tmp_path: Path):
     failed = TrialRecord(number=9, state="failed", params={"option": NASTY}, reason=NASTY)
-    carbon = Carbon(region=NASTY, g_per_kwh=1.0, source=NASTY, method="direct", valid_at=NASTY)
+    carbon = GridCarbon(source=NASTY, region=NASTY, method=NASTY, figure=in_france(provenance=(NASTY,)).figure)
     report = make(*TRIALS, failed, name=NASTY, carbon=carbon, provenance={NASTY: NASTY}, ended_because=NASTY)
     html = written(report, tmp_path)
     assert "<script" not in html
@@ -153,3 +184,52 @@ def test_the_figure_shows_every_trial_and_names_the_front():
 @pytest.mark.parametrize("trials", [(), TRIALS[:1]])
 def test_the_figure_of_few_trials(trials: tuple[TrialRecord, ...]):
     assert front_figure(make(*trials)).startswith("<svg")
+
+
+PHASES = phases_as_json(
+    (
+        PhaseTotal(phase="data-wait", duration_s=90.0, energy_j=3_600.0, uncertainty_j=360.0),
+        PhaseTotal(phase="forward", duration_s=600.0, energy_j=32_400.0, uncertainty_j=720.0),
+    )
+)
+
+
+def test_a_report_says_what_was_used_waiting_for_data_and_by_each_phase(tmp_path: Path):
+    first = dataclasses.replace(TRIALS[0], data_wait_energy_kwh=1.2e-5)  # of 1e-4 kWh
+    report = make(first, *TRIALS[1:])
+    report = dataclasses.replace(report, account={**report.account, "training_phases": PHASES})
+    html = written(report, tmp_path)
+    words = " ".join(html.split())
+    assert (
+        "Energy spent waiting for data: <strong>1 Wh</strong>, 10.00 % of the energy of training (attributed)" in words
+    )
+    rows = Rows(html).rows
+    heading, row = rows[0], rows[1]
+    assert row[heading.index("waiting for data %")] == "12.00"
+    assert rows[2][heading.index("waiting for data %")] == "–"
+    by_name = {row[0]: row[1:] for row in rows}
+    assert by_name["data-wait"] == ["1 min 30 s", "1 Wh", "0.1 Wh", "10.00 %"]
+    assert by_name["forward"] == ["10 min 0 s", "9 Wh", "0.2 Wh", "90.00 %"]
+
+
+def test_a_report_without_phases_claims_nothing_about_them(tmp_path: Path):
+    html = written(make(*TRIALS), tmp_path)
+    assert "Energy spent waiting" not in html
+    assert "What the devices did" not in html
+
+
+def test_a_report_shows_what_each_device_did_and_a_dash_for_what_it_did_not_tell(tmp_path: Path):
+    gpu = DeviceSummary(
+        trial_number=2,
+        device="gpu:GPU-1",
+        num_records=12,
+        mean_power_w=312.4,
+        mean_utilisation=0.973,
+        mean_memory_utilisation=None,
+        max_memory_used_bytes=21_500_000_000,
+        mean_clock_mhz=1_755.2,
+        mean_memory_clock_mhz=None,
+        max_temperature_c=0.0,
+    )
+    rows = Rows(written(make(*TRIALS, telemetry=[gpu]), tmp_path)).rows
+    assert ["2", "gpu:GPU-1", "97.30", "–", "21.5 GB", "1,755", "–", "312", "0", "12"] in rows

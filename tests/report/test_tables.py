@@ -1,9 +1,10 @@
+import dataclasses
 import io
 
 import pytest
 from rich.console import Console
 
-from greensv.report.tables import budget_table, duration_at, kwh, network_name, reasons, trials_table
+from greensv.report.tables import budget_table, data_wait_text, duration_at, kwh, network_name, reasons, trials_table
 from greensv.trial_record import TrialRecord
 
 COMPLETE = TrialRecord(
@@ -94,3 +95,21 @@ def test_energies_in_the_unit_that_suits(energy_kwh: float | None, text: str):
 def test_how_long_an_energy_lasts():
     assert duration_at(7_200.0, 60.0) == "2 min 0 s"
     assert duration_at(7_200.0, 0.0) == "–"
+
+
+def test_what_was_used_waiting_for_data_is_a_share_of_the_short_training():
+    waiting = dataclasses.replace(COMPLETE, data_wait_energy_kwh=4.2e-5, data_wait_s=3.0)
+    text = text_of(trials_table([waiting, COMPLETE, FAILED], title="Trials"), width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "4.2 %" in text
+    assert "5.12" in text
+
+
+PHASES = {"data_wait_energy_kwh": 4e-5, "data_wait_share": 0.05, "data_wait_s": 125.0}
+
+
+def test_what_was_used_waiting_for_data_is_said_to_be_attributed():
+    expected = "waiting for data: 0.04 Wh, 5.0 % of the training's energy (attributed), in 2 min 5 s"
+    assert data_wait_text(PHASES) == expected
+    text = text_of(budget_table({**ACCOUNT, "training_phases": PHASES}, title="Budget"))
+    assert "of training: waiting for data (attributed) 0.04 Wh 2.0 %" in " ".join(text.split())

@@ -66,8 +66,12 @@ def test_a_record_says_where_its_numbers_come_from(done: Lab):
     assert record.versions["greensv"] == "0.1.0"
     assert record.num_parameters == (81 * 2 + 2) + (4 * 16 + 16)
     assert record.macs == pytest.approx(350 * 81 * 2, rel=0.01)
-    factor = done.finished[0].factor
-    assert record.carbon_g == pytest.approx((record.charged_energy_kwh or 0) * factor.g_per_kwh)
+    assert record.carbon_g == pytest.approx((record.charged_energy_kwh or 0) * 481.0), "static, WORLD"
+    assert not record.is_carbon_incomplete
+    carbon = done.finished[0].carbon
+    assert (carbon.source, carbon.region, carbon.method) == ("static", "WORLD", "life-cycle")
+    assert carbon.figure.mean_g_per_kwh == pytest.approx(481.0)
+    assert carbon.figure.is_complete
     assert record.duration_s is not None
     assert record.duration_s > 0
 
@@ -112,7 +116,7 @@ def test_plugins_are_told_of_each_finished_trial(done: Lab):
 def test_the_end_of_a_search_is_metered_too(done: Lab):
     assert len(done.finished) == 1
     assert done.finished[0].head_room_j >= 0
-    assert done.finished[0].factor.region == "WORLD"
+    assert done.finished[0].carbon.region == "WORLD"
 
 
 def test_the_same_seed_gives_the_same_candidates_and_error_rates(lab: Lab):

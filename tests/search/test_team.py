@@ -116,7 +116,7 @@ def test_a_search_of_two_processes_finds_what_one_process_finds(searched: tuple[
     lab.search(max_trials=2, **settings)
     for found, expected in zip(team.records()[1:3], lab.records()[1:], strict=True):
         assert (found.state, found.params, found.seed) == ("complete", expected.params, expected.seed)
-        assert found.eer == pytest.approx(expected.eer, abs=0.02)
+        assert found.eer == pytest.approx(expected.eer, abs=0.05)
         assert found.joules_per_step == pytest.approx(expected.joules_per_step, rel=0.01)
         assert found.device.startswith("2 × CPU")
         assert (found.num_steps, found.num_skipped) == (expected.num_steps, 0)

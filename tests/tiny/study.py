@@ -58,6 +58,7 @@ num_startup_trials = 2
 [energy]
 meters = ["tiny"]
 interval_s = 0.02
+idle_s = 0.0
 """
 CHEAPEST, DEAREST = {"width": 2, "depth": 1}, {"width": 16, "depth": 3}
 """The ends of the tiny space."""

@@ -1,26 +1,32 @@
 """`greensv plugins` and `greensv meters`: what is installed, and what it can measure here."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from greensv.cli.console import console, echo_json, installed_plugins
-from greensv.cli.options import json_option
+from greensv.cli.options import also_meter_option, also_meters, json_option, meter_option_option, meter_options
 from greensv.errors import MeterError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from greensv.energy.meter import Availability, Meter
+    from greensv.energy.meter import Availability, Meter, Role
     from greensv.energy.selection import Choice
     from greensv.plugins import Plugins
 
 NEVER_COUNTED = (
-    "Counted by none of greensv's own meters: mainboard, fans, storage, network, and the losses of the power supply. "
+    "Counted by none of these: mainboard, fans, storage, network, and the losses of the power supply. "
     "`pue` in [energy] multiplies every charge by a factor for what they add."
 )
+NO_OPTIONS: Mapping[str, Mapping[str, Any]] = {}
+ROLES: "Mapping[Role, str]" = {
+    "charged": "charged",
+    "part": "a part of the whole, tells where its joules go; not added",
+    "beside": "shown beside, not added",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,31 +63,50 @@ def plugins(ctx: click.Context, *, as_json: bool) -> None:
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="The device that would compute."
 )
+@click.option("--meter", "names", multiple=True, metavar="NAME", help="Try this meter instead of auto (repeatable).")
+@also_meter_option
+@meter_option_option
 @json_option
 @click.pass_context
-def meters(ctx: click.Context, *, device: Literal["auto", "cpu", "cuda"], as_json: bool) -> None:
+def meters(
+    ctx: click.Context,
+    /,
+    *,
+    device: Literal["auto", "cpu", "cuda"],
+    names: tuple[str, ...],
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """What energy this machine can measure, domain by domain and how well, and what to do about what is missing.
 
-    Then what the meter `auto`, the default, would choose here. Measured beats estimated: an estimate is a power model
-    times the CPU time used.
+    Then what the meter `auto`, the default, would choose here, or what those named would measure, and what is charged
+    of it. Measured beats estimated: an estimate is a power model times the CPU time used.
     """
-    from greensv.energy.selection import choose_meters
+    from greensv.energy.selection import AUTO, choose_meters
 
     installed = installed_plugins(ctx)
-    gpu_uuids = _gpu_uuids(device)
-    probed = probe_all(installed, gpu_uuids)
+    also, gpu_uuids, own_options = also_meters(ctx), _gpu_uuids(device), meter_options(settings)
+    probed = probe_all(installed, gpu_uuids, own_options)
+    error: MeterError | None = None
+    choices: tuple[Choice, ...] = ()
     try:
-        choices, problem = choose_meters(installed.all("meter"), ("auto",), gpu_uuids=gpu_uuids), None
-    except MeterError as error:
-        choices, problem = (), str(error)
+        choices = choose_meters(
+            installed.all("meter"), names or (AUTO,), also=also, gpu_uuids=gpu_uuids, options=own_options
+        )
+    except MeterError as failure:
+        error = failure
     if as_json:
-        for record in meter_records(probed, choices):
+        for record in meter_records(probed, choices, is_auto=not names):
             echo_json(record)
-        if problem:
-            click.echo(f"{click.style('warning:', fg='yellow')} auto can choose nothing here: {problem}", err=True)
-        return
-    _print_probed(probed)
-    _print_choices(choices, problem)
+    else:
+        _print_probed(probed)
+    if error is not None and (names or also):
+        raise error
+    if not as_json:
+        _print_choices(choices, str(error or ""), " and ".join((*(names or (AUTO,)), *also)))
+        _print_gains()
+    elif error is not None:
+        click.echo(f"{click.style('warning:', fg='yellow')} auto can choose nothing here: {error}", err=True)
 
 
 def component_records(installed: "Plugins") -> Iterable[dict[str, Any]]:
@@ -99,9 +124,15 @@ def component_records(installed: "Plugins") -> Iterable[dict[str, Any]]:
             }
 
 
-def meter_records(probed: Iterable[Probed], choices: Iterable["Choice"]) -> Iterable[dict[str, Any]]:
-    """Yields one JSON-able record per installed meter; `auto_domains` are those that `auto` would take from it."""
-    chosen = {c.meter.name: [str(d) for d in c.availability.domains] for c in choices if c.is_chosen}
+def meter_records(
+    probed: Iterable[Probed], choices: Iterable["Choice"], *, is_auto: bool = True
+) -> Iterable[dict[str, Any]]:
+    """Yields one JSON-able record per installed meter.
+
+    `roles` says of each domain that would be measured what its joules are for; `auto_domains` are those that `auto`
+    would take, where that was asked.
+    """
+    chosen = {c.meter.name: {str(d): role for d, role in c.roles.items()} for c in choices if c.is_chosen}
     for item in probed:
         about = item.about
         yield {
@@ -114,17 +145,25 @@ def meter_records(probed: Iterable[Probed], choices: Iterable["Choice"]) -> Iter
             "reason": about.reason,
             "remedy": about.remedy,
             "notes": list(about.notes),
-            "auto_domains": chosen.get(item.meter.name, []),
+            "auto_domains": list(chosen.get(item.meter.name, ())) if is_auto else [],
+            "roles": chosen.get(item.meter.name, {}),
         }
 
 
-def probe_all(installed: "Plugins", gpu_uuids: Sequence[str]) -> list[Probed]:
-    """Returns what every installed meter, with its default options, says about this machine."""
-    from greensv.energy.meter import MeterRequest
-    from greensv.energy.selection import probe_meter
+def probe_all(
+    installed: "Plugins", gpu_uuids: Sequence[str], options: Mapping[str, Mapping[str, Any]] = NO_OPTIONS
+) -> list[Probed]:
+    """Returns what every installed meter, with its default options or those given, says about this machine.
 
-    request = MeterRequest(gpu_uuids=tuple(gpu_uuids))
-    return [Probed(meter=meter, about=probe_meter(meter, request)) for meter in installed.all("meter")]
+    Raises:
+        ConfigError: options that cannot be used.
+    """
+    from greensv.energy.meter import MeterRequest
+    from greensv.energy.selection import meter_requests, probe_meter
+
+    by_name = {meter.name: meter for meter in installed.all("meter")}
+    requests = meter_requests(by_name, MeterRequest(gpu_uuids=tuple(gpu_uuids)), options)
+    return [Probed(meter=meter, about=probe_meter(meter, requests[name])) for name, meter in by_name.items()]
 
 
 def _gpu_uuids(device: Literal["auto", "cpu", "cuda"]) -> tuple[str, ...]:
@@ -157,22 +196,34 @@ def _print_probed(probed: Iterable[Probed]) -> None:
             screen.print(f"  → {item.about.remedy}", markup=False)
 
 
-def _print_choices(choices: Sequence["Choice"], problem: str | None) -> None:
+def _print_choices(choices: Sequence["Choice"], problem: str, who: str) -> None:
     screen = console()
-    screen.print("\nHere `auto` chooses:", style="bold", markup=False)
+    screen.print("\nHere `auto` chooses:" if who == "auto" else f"\nWith {who}:", style="bold", markup=False)
     if problem:
         screen.print(f"  nothing: {problem}", style="yellow", markup=False)
         return
-    estimated = []
-    for choice in choices:
-        if choice.is_chosen:
-            domains = [str(domain) for domain in choice.availability.domains]
-            screen.print(f"  {choice.meter.name} for {', '.join(domains)} ({choice.why})", markup=False)
-            estimated += domains if choice.meter.quality == "estimated" else []
-    if estimated:
+    chosen = [choice for choice in choices if choice.is_chosen]
+    for choice in chosen:
+        for role, words in ROLES.items():
+            if domains := ", ".join(map(str, choice.domains(role))):
+                what = choice.why if who == "auto" else words
+                screen.print(f"  {choice.meter.name} for {domains} ({what})", markup=False)
+    if estimated := [str(d) for c in chosen if c.meter.quality == "estimated" for d in c.domains("charged")]:
         text = f"Not measured but estimated, perhaps off by half: {', '.join(estimated)}."
         screen.print(text, style="yellow", markup=False)
-    screen.print(NEVER_COUNTED, style="dim", markup=False)
+    if not any(domain.kind in ("node", "host") for choice in chosen for domain in choice.domains("charged")):
+        screen.print(NEVER_COUNTED, style="dim", markup=False)
+
+
+def _print_gains() -> None:
+    from greensv.energy.gains import load_gains
+
+    for gain in load_gains().values():
+        text = (
+            f"{gain.meter}'s {gain.domain} is multiplied by {gain.factor:.4g} ± {100 * gain.uncertainty:.2g} %, found "
+            f"by `greensv calibrate --against {gain.against}` on {gain.measured_at[:10]}"
+        )
+        console().print(text, markup=False)
 
 
 def _table(*columns: str) -> "Table":

@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "pareto": ("greensv.cli.results:pareto", "Show the Pareto set of a study: EER against training energy."),
         "trials": ("greensv.cli.results:trials", "List a study's trials."),
         "budget": ("greensv.cli.results:budget", "Show what a study may spend and has spent."),
+        "carbon": ("greensv.cli.carbon:carbon", "Show the carbon of a study, in its own grid and in others."),
         "retrain": (
             "greensv.cli.retrain:retrain",
             "Train found networks with the full recipe and score the test pairs.",
@@ -31,6 +32,12 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "data": ("greensv.cli.data:data", "Check a corpus before anything is trained on it."),
         "plugins": ("greensv.cli.components:plugins", "List every component and who provides it."),
         "meters": ("greensv.cli.components:meters", "What energy this machine can measure, and how well."),
+        "job-energy": ("greensv.cli.job_energy:job_energy", "Energy of a SLURM job, from a cluster's Prometheus."),
+        "measure": ("greensv.cli.measure:measure", "Run any program and report its energy."),
+        "calibrate": (
+            "greensv.cli.calibrate:calibrate",
+            "Measure a reference workload here, or how far a meter's scale is off.",
+        ),
         "dashboard": ("greensv.cli.dashboard:dashboard", "Open a study in optuna-dashboard."),
     }
 )

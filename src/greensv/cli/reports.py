@@ -2,7 +2,9 @@
 
 from greensv import __version__
 from greensv.energy.ledger import Ledger
-from greensv.report.study_report import Carbon, StudyReport
+from greensv.energy.schema import transaction
+from greensv.energy.telemetry_book import telemetry_summaries
+from greensv.report.study_report import StudyReport
 from greensv.search.accounts import SEARCH, account_as_json
 from greensv.search.front import knee, pareto_front
 from greensv.search.runner import SearchResult
@@ -14,7 +16,8 @@ def study_report(result: SearchResult, ledger: Ledger) -> StudyReport:
     front = pareto_front(records)
     account = account_as_json(ledger, result.study.study_id, SEARCH)
     assert account is not None
-    factor = result.factor
+    with transaction(ledger.engine) as connection:
+        summaries = telemetry_summaries(connection, result.study.study_id, SEARCH)
     config = result.study.config
     measured = {what: meter for record in records for what, meter in record.meters.items()}
     versions = {what: version for record in records for what, version in record.versions.items()}
@@ -33,13 +36,9 @@ def study_report(result: SearchResult, ledger: Ledger) -> StudyReport:
         front=front,
         knee=knee(front).number if front else None,
         account=account,
-        carbon=Carbon(
-            region=factor.region,
-            g_per_kwh=factor.g_per_kwh,
-            source=factor.source,
-            method=factor.method,
-            valid_at=factor.valid_at,
-        ),
+        carbon=result.carbon,
         provenance=provenance,
         ended_because=result.ended_because,
+        telemetry=summaries,
+        retrained=result.study.retrained(),
     )

@@ -6,7 +6,14 @@ from typing import Any
 import click
 
 from greensv.cli.console import console, installed_plugins
-from greensv.cli.options import DEFAULT_STORAGE, budget_option
+from greensv.cli.options import (
+    DEFAULT_STORAGE,
+    also_meter_option,
+    also_meters,
+    budget_option,
+    metrics_address,
+    metrics_options,
+)
 from greensv.errors import ConfigError
 
 
@@ -23,9 +30,11 @@ from greensv.errors import ConfigError
 @click.option("--rir-root", type=click.Path(path_type=Path), metavar="DIR", help="Rooms, such as RIRS_NOISES.")
 @click.option("--backbone", "backbones", multiple=True, metavar="NAME", help="Search this backbone only (repeatable).")
 @click.option("--meter", "meters", multiple=True, metavar="NAME", help="Measure with this meter (repeatable).")
+@also_meter_option
 @click.option("--device", type=click.Choice(["cpu", "cuda", "auto"]), help="Where to train.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the whole study.")
 @click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="End after N trials of the study.")
+@metrics_options
 @click.pass_context
 def search(
     ctx: click.Context, /, *, study: Path | None, budget_kwh: float, storage: str, max_trials: int | None, **flags: Any
@@ -46,12 +55,13 @@ def search(
     from greensv.cli.reports import study_report
     from greensv.report.study_report import write_report
     from greensv.search.configure import configure
+    from greensv.search.exporter import exported
     from greensv.search.runner import SearchResult, run_search
     from greensv.search.storage import open_storage, prepare_folder, storage_failures, study_folder
 
     plugins = installed_plugins(ctx)
     source = str(study) if study else "the embedded quickstart study with the given options"
-    config = configure(study_data(study, flags), source=source, plugins=plugins)
+    config = configure(study_data(study, {**flags, "also_meters": also_meters(ctx)}), source=source, plugins=plugins)
     optuna_storage, ledger = open_storage(storage, create=True)
     folder = prepare_folder(study_folder(storage, config.name))
     out = console()
@@ -64,7 +74,7 @@ def search(
         except OSError as error:
             click.echo(f"warning: the report cannot be written: {error}", err=True)
 
-    with view, storage_failures(storage):
+    with view, storage_failures(storage), exported(view, metrics_address(ctx)) as listen:
         result = run_search(
             config,
             storage=optuna_storage,
@@ -72,7 +82,7 @@ def search(
             plugins=plugins,
             budget_kwh=budget_kwh,
             max_trials=max_trials,
-            listen=view,
+            listen=listen,
             finish=finish,
         )
     show_result(result, ledger, storage=storage, report=reports[0] if reports else None)
@@ -110,7 +120,10 @@ def study_data(study: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
             "device": flags["device"],
             "dataset": {"name": flags["dataset"], "root": folders.get("data_root")},
             "recipe": {"augmentation": sounds} if sounds else None,
-            "energy": {"meters": list(flags["meters"]) or None},
+            "energy": {
+                "meters": list(flags["meters"]) or None,
+                "also_meters": list(flags.get("also_meters", ())) or None,
+            },
         },
     )
 
@@ -130,11 +143,12 @@ def absolute_folder(path: Path, *, option: str = "data_root") -> str:
 
 def show_result(result: Any, ledger: Any, *, storage: str, report: Path | None) -> None:
     """Prints the front, what retraining it will use, the carbon and the next command."""
+    from greensv.report.carbon_tables import carbon_words, notes
     from greensv.report.tables import budget_table, kwh, trials_table
     from greensv.search.accounts import account_as_json
     from greensv.search.front import knee, pareto_front
     from greensv.search.storage import hide_password
-    from greensv.units import carbon_g, format_energy, j_from_kwh
+    from greensv.units import format_energy
 
     out = console()
     name = result.study.config.name
@@ -158,14 +172,9 @@ def show_result(result: Any, ledger: Any, *, storage: str, report: Path | None) 
             f"Retraining the whole front in full will use about {kwh(bill_kwh)}, the knee (trial {best.number}) "
             f"{kwh(best.train_energy_kwh)}; training only, its evaluation comes on top."
         )
-    factor = result.factor
-    spent_j = j_from_kwh(account["spent_kwh"] + account["overrun_kwh"])
-    grams = carbon_g(spent_j, factor.g_per_kwh)
-    out.print(
-        f"Carbon of this search in {factor.region}: {grams:.3g} g CO2e at {factor.g_per_kwh:g} g/kWh "
-        f"({factor.method}, {factor.valid_at}; {factor.source})",
-        markup=False,
-    )
+    out.print(f"Carbon of this search: {carbon_words(result.carbon)}.", markup=False)
+    for note in notes([result.carbon]):
+        out.print(f"  {note}", markup=False)
     out.print(
         f"True energy exceeds the cap by {format_energy(result.head_room_j)} at most "
         "(peak power × (metering interval + step))."

@@ -6,20 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from greensv.energy.carbon_series import GridCarbon
+from greensv.energy.telemetry_book import DeviceSummary
+from greensv.report.carbon_tables import carbon_words, notes
+from greensv.report.repetitions import energy_spread, percent_spread, repetitions_of
 from greensv.report.tables import kwh, network_name
 from greensv.trial_record import TrialRecord
-from greensv.units import carbon_g, j_from_kwh
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Carbon:
-    """A carbon factor as a report shows it."""
-
-    region: str
-    g_per_kwh: float
-    source: str
-    method: str
-    valid_at: str
+from greensv.units import format_duration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +24,12 @@ class StudyReport:
     front: Sequence[TrialRecord]
     knee: int | None
     account: Mapping[str, Any]
-    carbon: Carbon
+    carbon: GridCarbon
     provenance: Mapping[str, str]
     ended_because: str = ""
+    telemetry: Sequence[DeviceSummary] = ()
+    retrained: Sequence[Mapping[str, Any]] = ()
+    """Results of retraining, as in each network's result.json."""
 
 
 def write_report(report: StudyReport, path: Path) -> Path:
@@ -41,12 +37,16 @@ def write_report(report: StudyReport, path: Path) -> Path:
     from jinja2 import Environment, PackageLoader, select_autoescape
 
     environment = Environment(loader=PackageLoader("greensv.report"), autoescape=select_autoescape(), trim_blocks=True)
-    environment.filters.update(kwh=kwh, network=network_name, percent=_percent)
-    spent_kwh = report.account["spent_kwh"] + report.account["overrun_kwh"]
+    environment.filters.update(kwh=kwh, network=network_name, percent=_percent, duration=format_duration, whole=_whole)
+    environment.filters.update(percent_spread=percent_spread, energy_spread=energy_spread)
     text = environment.get_template("study.html").render(
         report=report,
         figure=front_figure(report),
-        carbon_g=carbon_g(j_from_kwh(spent_kwh), report.carbon.g_per_kwh),
+        has_net=any(trial.net_energy_kwh is not None for trial in report.trials),
+        repetitions=repetitions_of(report.trials, report.retrained),
+        has_units=any(trial.reference_units is not None for trial in report.trials),
+        carbon=carbon_words(report.carbon),
+        carbon_notes=notes([report.carbon]),
         bill_kwh=sum(trial.train_energy_kwh or 0.0 for trial in report.front),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,3 +86,7 @@ def front_figure(report: StudyReport) -> str:
 
 def _percent(fraction: float | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def _whole(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"

@@ -15,7 +15,8 @@ NETWORK_WIDTH = 20
 def trials_table(trials: Sequence[TrialRecord], *, title: str, knee: int | None = None) -> "Table":
     """Returns one row per trial, narrow enough for 80 columns; the trial numbered `knee` is marked.
 
-    A trial without an EER shows its state in that column. The kind of block is shown where it differs; GMAC and minDCF
+    A trial without an EER shows its state in that column. What was used waiting for data is attributed, a share of the
+    short training. The kind of block is shown where it differs; GMAC and minDCF
     are in the JSON and the report.
     """
     from rich.box import SIMPLE_HEAD
@@ -25,7 +26,7 @@ def trials_table(trials: Sequence[TrialRecord], *, title: str, knee: int | None 
     table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("trial", justify="right", no_wrap=True)
     table.add_column("blocks × channels", overflow="fold", min_width=NETWORK_WIDTH)
-    for heading in ("params", "EER %", "full\ntraining", "short\ntraining", "charged"):
+    for heading in ("params", "EER %", "full\ntraining", "short\ntraining", "waits\nfor data", "charged"):
         table.add_column(heading, justify="right", no_wrap=True)
     with_block = len({trial.params.get("block") for trial in trials}) > 1
     for trial in trials:
@@ -36,10 +37,19 @@ def trials_table(trials: Sequence[TrialRecord], *, title: str, knee: int | None 
             f"{100 * trial.eer:.2f}" if trial.eer is not None else trial.state,
             kwh(trial.train_energy_kwh),
             kwh(trial.measured_energy_kwh),
+            "–" if trial.data_wait_share is None else f"{100 * trial.data_wait_share:.1f} %",
             kwh(trial.charged_energy_kwh),
         ]
         table.add_row(*row)
     return table
+
+
+def data_wait_text(phases: Mapping[str, Any]) -> str:
+    """Returns in words what trainings used waiting for data; `phases` as `accounts.phases_as_json` returns them."""
+    return (
+        f"waiting for data: {kwh(phases['data_wait_energy_kwh'])}, {100 * phases['data_wait_share']:.1f} % of the "
+        f"training's energy (attributed), in {format_duration(phases['data_wait_s'])}"
+    )
 
 
 def reasons(trials: Sequence[TrialRecord]) -> list[str]:
@@ -65,7 +75,8 @@ def budget_table(statement: Mapping[str, Any], *, title: str) -> "Table":
     """Returns an account: cap, spent, reserved, left, and the spending by purpose.
 
     Args:
-        statement: `cap_kwh`, `spent_kwh`, `reserved_kwh`, `overrun_kwh`, and `by_purpose` in kWh.
+        statement: `cap_kwh`, `spent_kwh`, `reserved_kwh`, `overrun_kwh`, and `by_purpose` in kWh; `net_kwh` and
+            `without_idle_power_kwh` where an idle power is known.
         title: the table's heading.
     """
     from rich.box import SIMPLE_HEAD
@@ -82,10 +93,18 @@ def budget_table(statement: Mapping[str, Any], *, title: str) -> "Table":
         table.add_row(f"[bold]{name}[/bold]", kwh(value), f"{100 * value / cap:.1f} %")
     if statement["overrun_kwh"]:
         table.add_row("beyond the cap", kwh(statement["overrun_kwh"]), f"{100 * statement['overrun_kwh'] / cap:.2f} %")
+    if "net_kwh" in statement:
+        table.add_row("net of idle power", kwh(statement["net_kwh"]), f"{100 * statement['net_kwh'] / cap:.1f} %")
+    if statement.get("without_idle_power_kwh"):
+        unknown = statement["without_idle_power_kwh"]
+        table.add_row("idle power unknown for", kwh(unknown), f"{100 * unknown / cap:.1f} %")
     if statement["by_purpose"]:
         table.add_section()
     for purpose, value in statement["by_purpose"].items():
         table.add_row(f"for {purpose}", kwh(value), f"{100 * value / cap:.1f} %")
+    if (phases := statement.get("training_phases")) is not None:
+        waiting = phases["data_wait_energy_kwh"]
+        table.add_row("of training: waiting for data (attributed)", kwh(waiting), f"{100 * waiting / cap:.1f} %")
     return table
 
 

@@ -1,10 +1,16 @@
 """What an account of the ledger holds, in kWh for people and machines."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+from greensv.energy.idle_book import NetAccount, net_account
 from greensv.energy.ledger import Ledger
+from greensv.energy.phase_book import DATA_WAIT, PhaseTotal, phase_totals
+from greensv.energy.schema import transaction
+from greensv.energy.telemetry_book import telemetry_summaries
 from greensv.errors import BudgetError
-from greensv.units import kwh_from_uj
+from greensv.units import kwh_from_j, kwh_from_uj
 
 RETRAIN = "retrain"
 SEARCH = "search"
@@ -13,12 +19,20 @@ SEARCH = "search"
 def account_as_json(ledger: Ledger, study_id: str, account: str) -> dict[str, Any] | None:
     """Returns cap, spent, reserved and overrun in kWh, and the spending by purpose, quality and meter.
 
+    With an idle power, also what is net of it (`net_kwh`, `net_by_purpose`, what is beyond the cap included), and the
+    gross of what it is not known for (`without_idle_power_kwh`), which is in no net figure.
+
+    With trainings, also `training_phases`, as `phases_as_json` returns them.
+
     None when the account has not been opened.
     """
     try:
         statement = ledger.statement(study_id, account)
     except BudgetError:
         return None
+    with transaction(ledger.engine) as connection:
+        net = net_account(connection, study_id, account)
+        phases = phase_totals(connection, study_id, account)
     return {
         "cap_kwh": kwh_from_uj(statement.cap_uj),
         "spent_kwh": kwh_from_uj(statement.spent_uj),
@@ -27,6 +41,52 @@ def account_as_json(ledger: Ledger, study_id: str, account: str) -> dict[str, An
         "by_purpose": _in_kwh(statement.spent_by_purpose),
         "by_quality": _in_kwh(statement.spent_by_quality),
         "by_meter": _in_kwh(statement.spent_by_meter),
+        **(_net_as_json(net) if net else {}),
+        **({"training_phases": phases_as_json(phases)} if phases else {}),
+    }
+
+
+def phases_as_json(phases: Sequence[PhaseTotal]) -> dict[str, Any]:
+    """Returns the energy of trainings by phase of a step, and what was used waiting for data; attributed, PUE included.
+
+    `data_wait_share` is the share of the trainings' energy.
+    """
+    total_j = sum(phase.energy_j for phase in phases)
+    waiting = [phase for phase in phases if phase.phase == DATA_WAIT]
+    waiting_j = sum(phase.energy_j for phase in waiting)
+    return {
+        "quality": "attributed",
+        "data_wait_s": sum(phase.duration_s for phase in waiting),
+        "data_wait_energy_kwh": kwh_from_j(waiting_j),
+        "data_wait_share": waiting_j / total_j if total_j else None,
+        "by_phase": {
+            phase.phase: {
+                "duration_s": phase.duration_s,
+                "energy_kwh": kwh_from_j(phase.energy_j),
+                "uncertainty_kwh": kwh_from_j(phase.uncertainty_j),
+            }
+            for phase in phases
+        },
+    }
+
+
+def telemetry_as_json(ledger: Ledger, study_id: str, account: str) -> dict[int, dict[str, Any]]:
+    """Returns what each device was doing while it trained: by trial, then by device; None for what it did not tell."""
+    with transaction(ledger.engine) as connection:
+        summaries = telemetry_summaries(connection, study_id, account)
+    found: dict[int, dict[str, Any]] = {}
+    for summary in summaries:
+        values = asdict(summary)
+        number, device = values.pop("trial_number"), values.pop("device")
+        found.setdefault(number, {})[device] = values
+    return found
+
+
+def _net_as_json(net: NetAccount) -> dict[str, Any]:
+    return {
+        "net_kwh": kwh_from_j(net.net_j),
+        "net_by_purpose": {name: kwh_from_j(value) for name, value in sorted(net.net_j_by_purpose.items())},
+        "without_idle_power_kwh": kwh_from_j(net.without_baseline_j),
     }
 
 

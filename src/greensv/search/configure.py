@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from greensv.config import Augmentation, StudyConfig
 from greensv.config.load import Problem, parse_study, validate
+from greensv.energy.carbon import configured_source, option_problems
 from greensv.errors import ConfigError
 from greensv.plugins import Plugins
 from greensv.search.candidate import space_problems
@@ -64,6 +64,10 @@ def _energy_problems(energy: Mapping[str, Any], plugins: Plugins) -> list[Proble
     for name in meters:
         if isinstance(name, str) and name != "auto" and name not in plugins.components["meter"]:
             problems.append(Problem(where="energy.meters", what=plugins.unknown("meter", name)))
+    also_meters = energy.get("also_meters", ())
+    for name in also_meters if isinstance(also_meters, list | tuple) else ():
+        if isinstance(name, str) and name not in plugins.components["meter"]:
+            problems.append(Problem(where="energy.also_meters", what=plugins.unknown("meter", name)))
     options = energy.get("options", {})
     for name, values in options.items() if isinstance(options, Mapping) else ():
         where = f"energy.options.{name}"
@@ -73,14 +77,30 @@ def _energy_problems(energy: Mapping[str, Any], plugins: Plugins) -> list[Proble
             problems += validate(options_type, values, where=where)[1]
         elif values:
             problems.append(Problem(where=where, what=f"meter {name!r} has no options; remove them"))
-    source = energy.get("carbon_source", "static")
-    if not isinstance(source, str):
+    return problems + _carbon_problems(energy, plugins)
+
+
+def _carbon_problems(energy: Mapping[str, Any], plugins: Plugins) -> list[Problem]:
+    """Looks at the carbon source, its options and its region, without asking the network."""
+    problems, installed = [], plugins.components["carbon source"]
+    name, options = energy.get("carbon_source", "static"), energy.get("carbon_options", {})
+    options = options if isinstance(options, Mapping) else {}
+    for other in options:
+        if other not in installed:
+            what = plugins.unknown("carbon source", str(other))
+            problems.append(Problem(where=f"energy.carbon_options.{other}", what=what))
+        elif other != name:
+            problems += option_problems(plugins.get("carbon source", other), options[other])
+    if not isinstance(name, str):
         return problems
-    if source not in plugins.components["carbon source"]:
-        problems.append(Problem(where="energy.carbon_source", what=plugins.unknown("carbon source", source)))
-    elif isinstance(region := energy.get("region", "WORLD"), str):
+    if name not in installed:
+        return [*problems, Problem(where="energy.carbon_source", what=plugins.unknown("carbon source", name))]
+    source = plugins.get("carbon source", name)
+    if mistakes := option_problems(source, options.get(name, {})):
+        return problems + mistakes
+    if isinstance(region := energy.get("region", "WORLD"), str):
         try:
-            plugins.get("carbon source", source).factor(region, datetime.now(UTC))
+            configured_source(source, options).resolve_region(region)
         except ConfigError as error:
             problems.append(Problem(where="energy.region", what=str(error)))
     return problems

@@ -43,6 +43,13 @@ class Evaluation:
     num_steps: int
     num_skipped: int
     """Training files that were left out or could not be read."""
+    data_wait_s: float | None = None
+    """For how long the device had nothing to do in the short training, no batch being ready."""
+    data_wait_energy_kwh: float | None = None
+    """The part of the measured energy that was used meanwhile: attributed, not measured."""
+    net_energy_kwh: float | None = None
+    """The measured energy less what the machine draws at rest; None where that is not known."""
+    net_uncertainty_kwh: float | None = None
 
 
 def short_phase(bench: Workbench) -> Phase:
@@ -75,6 +82,10 @@ def evaluate(bench: Workbench, candidate: Candidate, *, trial_number: int, seed:
         seconds_per_step=cost.seconds_per_step,
         num_steps=cost.num_steps,
         num_skipped=tell_skipped(bench, training, what=f"trial {trial_number}"),
+        data_wait_s=cost.data_wait.duration_s if cost.data_wait else None,
+        data_wait_energy_kwh=kwh_from_j(cost.data_wait.energy_j) if cost.data_wait else None,
+        net_energy_kwh=kwh_from_j(cost.net.energy_j) if cost.net else None,
+        net_uncertainty_kwh=kwh_from_j(cost.net.uncertainty_j) if cost.net else None,
     )
 
 

@@ -2,8 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from greensv.trial_record import TrialRecord
+
+if TYPE_CHECKING:
+    from greensv.energy.carbon_watch import CarbonWatch
+    from greensv.search.metering import Metering
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +83,18 @@ class FrontKnown:
     front: Sequence[TrialRecord]
 
 
-Event = FrontKnown | Progressed | Noted | MetersChosen | BudgetMoved | TrialStarted | Stepped | TrialEnded
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOpened:
+    """Meters and books are open. Who watches the job from outside may read them from now on, from any thread."""
+
+    study: str
+    records: Sequence[TrialRecord]
+    """The study's trials so far."""
+    metering: "Metering"
+    carbon: "CarbonWatch"
+
+
+Event = JobOpened | FrontKnown | Progressed | Noted | MetersChosen | BudgetMoved | TrialStarted | Stepped | TrialEnded
 Listener = Callable[[Event], None]
 
 

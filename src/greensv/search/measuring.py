@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from greensv.energy.idle import NetEnergy
+from greensv.energy.window import EnergyWindow
 from greensv.errors import MeterError, TrainingError
-from greensv.search.events import Stepped
+from greensv.search.events import Noted, Stepped
 from greensv.search.gate import BudgetGate
+from greensv.search.training_window import DataWait, training_window
 from greensv.search.workbench import Workbench
+from greensv.units import format_energy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,6 +40,10 @@ class TrainingCost:
     joules_per_step: float
     seconds_per_step: float
     num_steps: int
+    data_wait: DataWait | None = None
+    """What was lost for want of data in all steps; None where phases were not attributed."""
+    net: NetEnergy | None = None
+    """Less what the machine draws at rest, PUE included; None where that is not known."""
 
 
 def measure_training(
@@ -51,11 +59,10 @@ def measure_training(
     gate.begin(num_steps=num_steps)
     on_step = step_listener(bench, what=what, gate=gate, steps_per_epoch=training.steps_per_epoch)
     monitor = bench.metering.monitor
-    with monitor.window("training") as whole:
+    with training_window(bench.metering, training, trial_number=trial_number) as whole:
         training.run(until_step=warmup, on_step=on_step)
         with monitor.window("steady training") as steady:
             training.run(on_step=on_step)
-    bench.metering.record(whole.result, trial_number=trial_number)
     pue = bench.config.energy.pue
     num_steady = num_steps - warmup
     return TrainingCost(
@@ -63,7 +70,21 @@ def measure_training(
         joules_per_step=_seen(pue * steady.result.energy_j, num_steps=num_steady) / num_steady,
         seconds_per_step=steady.result.duration_s / num_steady,
         num_steps=num_steps,
+        data_wait=whole.data_wait(pue=pue),
+        net=net_of(bench, whole.result, what=what),
     )
+
+
+def net_of(bench: Workbench, window: EnergyWindow, *, what: str) -> NetEnergy | None:
+    """Returns a window's energy less what the machine draws at rest, PUE included; None where that is not known."""
+    net = bench.metering.idle.net(window)
+    if net is None:
+        return None
+    if net.is_impossible:
+        found = f"{what}: net energy {format_energy(net.energy_j)}: the machine draws less at work than it did at rest"
+        bench.listen(Noted(text=f"{found}, so that was no rest; a new study measures its idle power anew"))
+    pue = bench.config.energy.pue
+    return NetEnergy(energy_j=pue * net.energy_j, uncertainty_j=pue * net.uncertainty_j)
 
 
 def probe_training(bench: Workbench, training: "Training", *, what: str) -> TrainingCost:

@@ -2,16 +2,22 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
+from greensv.builtin.meters.machine import cpu_time_s
 from greensv.config import EnergyConfig
 from greensv.energy.budget import Lease, Purpose, head_room_j, is_alive, this_process
 from greensv.energy.charging import Charger
+from greensv.energy.gains import Gain, load_gains, source_words, with_gains
+from greensv.energy.idle import IdleBaseline
 from greensv.energy.ledger import Ledger
+from greensv.energy.meter import Domain
 from greensv.energy.monitoring import EnergyWindow, Monitor
 from greensv.energy.selection import Choice, choose_meters, open_meters
+from greensv.energy.sharing import EXCHANGE_INTERVAL_S, Sharing
 from greensv.errors import BudgetError
 from greensv.plugins import Plugins
 from greensv.search.control import BudgetExhausted
@@ -40,6 +46,12 @@ class Metering:
     cap_j: float
     pue: float
     choices: tuple[Choice, ...]
+    gains: Mapping[tuple[str, Domain], Gain] = field(default_factory=dict)
+    """Corrections of the meters' scales that are in force."""
+    idle: IdleBaseline = field(default_factory=lambda: IdleBaseline(powers=()))
+    """What this machine draws at rest, as far as it is known."""
+    sharing: Sharing | None = None
+    """With other processes on this machine."""
     longest_step_s: float = 0.0
     """The longest time so far between two looks at the budget; a training gate keeps it."""
 
@@ -112,13 +124,19 @@ class Metering:
         return self.pue * (self.monitor.power_w or 0.0)
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other processes of greensv have used this machine's meters since this one came."""
+        return self.sharing is not None and self.sharing.is_shared
+
+    @property
     def head_room_j(self) -> float:
         """Joules by which true energy may exceed the cap: peak power × (metering interval + longest step).
 
-        The charge never does.
+        The charge never does. Who of several processes on one machine used what is known two exchanges later at most.
         """
         power_w = self.pue * (self.monitor.peak_power_w or 0.0)
-        return head_room_j(power_w, interval_s=self.monitor.interval_s, step_s=self.longest_step_s)
+        late_s = 2 * EXCHANGE_INTERVAL_S if self.is_shared else 0.0
+        return head_room_j(power_w, interval_s=self.monitor.interval_s + late_s, step_s=self.longest_step_s)
 
     @property
     def left_j(self) -> float:
@@ -149,18 +167,18 @@ class Metering:
         )
 
     def domains(self) -> dict[str, str]:
-        """Returns what measures each domain, and its quality: `{"cpu": "estimate (estimated)"}`."""
+        """Returns what measures each domain, and its quality: `{"cpu": "estimate (estimated)"}`; and its correction."""
         return {
-            str(domain): f"{choice.meter.name} ({choice.meter.quality})"
+            str(domain): source_words(choice.meter, domain, self.gains)
             for choice in self.choices
-            if choice.is_chosen
-            for domain in choice.availability.domains
+            for domain, role in choice.roles.items()
+            if role != "beside"
         }
 
     def unmetered(self) -> list[str]:
         """Returns the parts of the machine that none of the chosen meters covers, of cpu and dram."""
-        covered = {domain.kind for c in self.choices if c.is_chosen for domain in c.availability.domains}
-        return [] if "node" in covered else sorted({"cpu", "dram"} - covered)
+        covered = {domain.kind for c in self.choices for domain, role in c.roles.items() if role != "beside"}
+        return [] if covered & {"node", "host"} else sorted({"cpu", "dram"} - covered)
 
     def meter_lines(self) -> list[str]:
         """Returns one line per chosen meter, for the user."""
@@ -169,7 +187,8 @@ class Metering:
             if choice.is_chosen:
                 domains = ", ".join(map(str, choice.availability.domains))
                 gain = f", ±{choice.availability.gain_uncertainty:.0%}" if choice.availability.gain_uncertainty else ""
-                lines.append(f"{choice.meter.name}: {domains} ({choice.meter.quality}{gain})")
+                beside = "; beside, never charged" if "beside" in choice.roles.values() else ""
+                lines.append(f"{choice.meter.name}: {domains} ({choice.meter.quality}{gain}{beside})")
         return lines
 
 
@@ -196,11 +215,19 @@ def open_metering(
         BudgetExhausted: the account has nothing left.
     """
     choices = choose_meters(
-        plugins.all("meter"), energy.meters, gpu_uuids=gpu_uuids, process_ids=process_ids, options=energy.options
+        plugins.all("meter"),
+        energy.meters,
+        also=energy.also_meters,
+        gpu_uuids=gpu_uuids,
+        process_ids=process_ids,
+        options=energy.options,
     )
     cap_j = j_from_uj(ledger.statement(study_id, account).cap_uj)
     synchronise = _cuda_synchronise if gpu_uuids else None
-    with Monitor(open_meters(choices), interval_s=energy.interval_s, synchronise=synchronise) as monitor:
+    gains = load_gains()
+    meters = with_gains(open_meters(choices), gains)
+    sharing = Sharing(meters if energy.is_shared else (), ledger.engine, cpu_time_s=partial(cpu_time_s, process_ids))
+    with sharing, Monitor(sharing.meters or meters, interval_s=energy.interval_s, synchronise=synchronise) as monitor:
         charger = Charger(
             monitor, ledger, study_id=study_id, account=account, pue=energy.pue, flush_interval_s=FLUSH_INTERVAL_S
         )
@@ -213,10 +240,12 @@ def open_metering(
             cap_j=cap_j,
             pue=energy.pue,
             choices=choices,
+            gains=gains,
+            sharing=sharing,
         )
         charger.charge_startup(_seconds_since_process_start())
         try:
-            with _overhead(metering):
+            with _overhead(metering), _leaving(sharing, monitor):
                 yield metering
         finally:
             charger.close()
@@ -230,6 +259,16 @@ def _overhead(metering: Metering) -> Iterator[None]:
         raise BudgetExhausted(f"the budget of {format_energy(metering.cap_j)} is used up; raise it with --budget-kwh")
     with metering.holding(lease):
         yield
+
+
+@contextmanager
+def _leaving(sharing: Sharing, monitor: Monitor) -> Iterator[None]:
+    try:
+        sharing.wait_until_counted()
+        yield
+    finally:
+        monitor.poll()
+        sharing.leave()
 
 
 def announce_meters(metering: Metering, listen: Listener) -> None:

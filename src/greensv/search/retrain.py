@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,11 @@ from greensv.energy.ledger import Ledger
 from greensv.errors import StudyError, TrainingError
 from greensv.plugins import Plugins
 from greensv.search.accounts import RETRAIN
+from greensv.search.carbon import open_carbon
 from greensv.search.control import BudgetExhausted, Interrupted, TooDear
 from greensv.search.crew import assembled
-from greensv.search.events import Listener, Noted
+from greensv.search.events import JobOpened, Listener, Noted
+from greensv.search.idling import learn_idle_power
 from greensv.search.measuring import check_team, first_line
 from greensv.search.metering import reap_dead
 from greensv.search.retrain_job import RetrainJob
@@ -44,6 +45,7 @@ def run_retrain(
     budget_kwh: float,
     folder: Path,
     listen: Listener,
+    seeds: Sequence[int] = (),
 ) -> RetrainResult:
     """Trains each trial's network with the full recipe, resuming what was begun, and scores the test pairs at its end.
 
@@ -55,6 +57,7 @@ def run_retrain(
         budget_kwh: cap of the retrain account, which is apart from the search's; a rerun may raise it.
         folder: of the study; each network gets `trial-NNNN` in it.
         listen: told what happens.
+        seeds: train each network once with each of these, in folders `trial-NNNN-seed-S`; none: with the trial's own.
 
     Raises:
         BudgetError: the cap is below an earlier one.
@@ -65,34 +68,40 @@ def run_retrain(
     with assembled(config) as crew:
         ledger.open_account(study.study_id, RETRAIN, uj_from_kwh(budget_kwh))
         reap_dead(ledger, study.study_id)
-        source = plugins.get("carbon source", config.energy.carbon_source)
-        factor = source.factor(config.energy.region, datetime.now(UTC))
+        carbon = open_carbon(config.energy, plugins=plugins, ledger=ledger, study_id=study.study_id)
         results: list[dict[str, Any]] = []
-        with open_session(
-            config,
-            plugins=plugins,
-            ledger=ledger,
-            study_id=study.study_id,
-            account=RETRAIN,
-            crew=crew,
-            listen=listen,
-        ) as session:
+        with (
+            open_session(
+                config,
+                plugins=plugins,
+                ledger=ledger,
+                study_id=study.study_id,
+                account=RETRAIN,
+                crew=crew,
+                listen=listen,
+            ) as session,
+            carbon,
+        ):
             is_complete = False
+            listen(JobOpened(study=config.name, records=study.records(), metering=session.metering, carbon=carbon))
             try:
                 with session.interruptible():
+                    learn_idle_power(session)
                     bench = session.open_workbench(is_full=True)
                     jobs = [
                         RetrainJob(
                             study=study,
                             bench=bench,
                             record=record,
-                            folder=folder / f"trial-{record.number:04d}",
-                            factor=factor,
+                            folder=folder / _folder_name(record, seed),
+                            carbon=carbon,
+                            seed=seed,
                         )
+                        for seed in (seeds or (None,))
                         for record in records
                     ]
                     is_complete = _run_all(jobs, results, listen)
-                because = f"all {len(records)} networks are trained and scored"
+                because = f"all {len(jobs)} networks are trained and scored"
                 if not is_complete:
                     because = "not every network could be trained"
             except (BudgetExhausted, TooDear) as error:
@@ -105,17 +114,21 @@ def run_retrain(
     )
 
 
+def _folder_name(record: TrialRecord, seed: int | None) -> str:
+    return f"trial-{record.number:04d}" + ("" if seed is None else f"-seed-{seed}")
+
+
 def _run_all(jobs: Sequence[RetrainJob], results: list[dict[str, Any]], listen: Listener) -> bool:
     """Adds a result for each job that ends well; returns whether all did."""
     for job in jobs:
         try:
             results.append(job.run())
         except TrainingError as error:
-            listen(Noted(text=f"trial {job.record.number} is left out: {error}"))
+            listen(Noted(text=f"{job.name} is left out: {error}"))
         except (RuntimeError, MemoryError) as error:
             # Out of memory, most often; the next network may be smaller.
-            logger.warning("trial %d could not be retrained", job.record.number, exc_info=error)
-            listen(Noted(text=f"trial {job.record.number} is left out: it could not be trained: {first_line(error)}"))
+            logger.warning("%s could not be retrained", job.name, exc_info=error)
+            listen(Noted(text=f"{job.name} is left out: it could not be trained: {first_line(error)}"))
             check_team(job.bench, error)
     return len(results) == len(jobs)
 

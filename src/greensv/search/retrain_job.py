@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from greensv import __version__
-from greensv.energy.carbon import CarbonFactor
+from greensv.energy.carbon_watch import CarbonWatch
+from greensv.energy.phase_book import phase_totals
+from greensv.energy.schema import transaction
 from greensv.errors import GreensvError, TeamBroken, TrainingError
+from greensv.search.accounts import phases_as_json
 from greensv.search.control import BudgetExhausted, Interrupted, TooDear
 from greensv.search.evaluator import full_recipe_steps, score_protocol, tell_skipped
 from greensv.search.events import Noted
@@ -18,10 +21,11 @@ from greensv.search.measuring import step_listener
 from greensv.search.orders import TrainingOrder
 from greensv.search.skips import unreadable_sounds
 from greensv.search.study import RETRAIN_SUFFIX, OpenStudy, name_metrics
+from greensv.search.training_window import training_window
 from greensv.search.trial_book import component_versions
 from greensv.search.workbench import Workbench, cache_folder, dataset_arguments, watched_progress
 from greensv.trial_record import TrialRecord
-from greensv.units import carbon_g, format_energy, j_from_kwh
+from greensv.units import format_energy, j_from_kwh
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +38,9 @@ SAVE_INTERVAL_S = 600.0
 """What a power cut may lose of a training whose epochs last longer."""
 STATE_FILE = "training.pt"
 RESULT_FILE = "result.json"
+NUMBERS_PER_SEED = 1_000_000
+MAX_SEED = 2000
+"""The ledger's number of a run, (1 + seed) × 10⁶ + trial, is a 32-bit integer."""
 SKIPPED_FILE = "skipped.tsv"
 """Files of the training data, of noise and of rooms that were left out or could not be read, and why."""
 
@@ -46,14 +53,26 @@ class RetrainJob:
     bench: Workbench
     record: TrialRecord
     folder: Path
-    factor: CarbonFactor
+    carbon: CarbonWatch
+    seed: int | None = None
+    """Instead of the trial's own."""
+
+    @property
+    def name(self) -> str:
+        """The retraining in words."""
+        return f"trial {self.record.number}" + ("" if self.seed is None else f", seed {self.seed}")
+
+    @property
+    def run_number(self) -> int:
+        """What its energy is booked under in the retrain account: the trial's number, or one for trial and seed."""
+        return self.record.number if self.seed is None else (1 + self.seed) * NUMBERS_PER_SEED + self.record.number
 
     def run(self) -> dict[str, Any]:
         """Returns the result: the stored one where the network is ready already."""
         result_path = self.folder / RESULT_FILE
-        number = self.record.number
+        number = self.run_number
         if result_path.exists():
-            self.bench.listen(Noted(text=f"trial {number} is retrained and scored already: {result_path}"))
+            self.bench.listen(Noted(text=f"{self.name} is retrained and scored already: {result_path}"))
             stored: dict[str, Any] = json.loads(result_path.read_text(encoding="utf-8"))
             self._add_sibling(stored)
             return stored
@@ -63,13 +82,13 @@ class RetrainJob:
         metering.check()
         self.bench.listen(
             Noted(
-                text=f"trial {number}: {training.num_steps - training.step:,} of {training.num_steps:,} steps to "
+                text=f"{self.name}: {training.num_steps - training.step:,} of {training.num_steps:,} steps to "
                 f"train, reckoned {format_energy(remaining_j)}"
             )
         )
         lease = metering.reserve(min(remaining_j, metering.left_j), purpose="training", trial_number=number)
         if lease is None:
-            raise BudgetExhausted(f"the retraining of trial {number} needs about {format_energy(remaining_j)}")
+            raise BudgetExhausted(f"the retraining of {self.name} needs about {format_energy(remaining_j)}")
         with metering.holding(lease):
             gate = BudgetGate(metering, lease)
             with metering.purpose("training", trial_number=number):
@@ -85,14 +104,14 @@ class RetrainJob:
         order = TrainingOrder(
             candidate=bench.space.candidate(self.record.params),
             phases=bench.config.recipe.phases,
-            seed=self.record.seed or 0,
+            seed=self.record.seed or 0 if self.seed is None else self.seed,
             is_full=True,
             state_path=state_path if state_path.exists() else None,
         )
         with bench.metering.purpose("preparation"):
             training = bench.trainer.begin(order)
         if order.state_path is not None:
-            bench.listen(Noted(text=f"trial {self.record.number}: continuing after step {training.step:,}"))
+            bench.listen(Noted(text=f"{self.name}: continuing after step {training.step:,}"))
         return training
 
     def _remaining_j(self, training: "Training") -> float:
@@ -102,7 +121,7 @@ class RetrainJob:
 
     def _train(self, training: "Training", gate: BudgetGate) -> None:
         """Trains to the end, saving after each epoch, every ten minutes, and wherever it is stopped."""
-        what = f"trial {self.record.number}"
+        what = self.name
         gate.begin(num_steps=training.num_steps - training.step)
         listener = step_listener(self.bench, what=what, gate=gate, steps_per_epoch=training.steps_per_epoch)
 
@@ -116,7 +135,7 @@ class RetrainJob:
                 saved_at_s = time.monotonic()
 
         try:
-            with self.bench.metering.monitor.window("training") as window:
+            with training_window(self.bench.metering, training, trial_number=self.run_number):
                 training.run(on_step=on_step)
         except (Interrupted, BudgetExhausted, TooDear):
             self._save_state(training)
@@ -128,7 +147,6 @@ class RetrainJob:
             # on from as any. Inside a step the state is torn, and not saved.
             self._try_to_save_state(training)
             raise
-        self.bench.metering.record(window.result, trial_number=self.record.number)
 
     def _save_state(self, training: "Training") -> None:
         from greensv.speaker.checkpoint import save_training_state
@@ -139,7 +157,7 @@ class RetrainJob:
         try:
             self._save_state(training)
         except (GreensvError, RuntimeError, OSError) as error:
-            logger.warning("trial %d: the state was not saved: %s", self.record.number, error)
+            logger.warning("%s: the state was not saved: %s", self.name, error)
 
     def _save(self, training: "Training") -> None:
         from greensv.speaker.checkpoint import CheckpointInfo, save_checkpoint
@@ -157,7 +175,7 @@ class RetrainJob:
                 "study": self.study.config.name,
                 "study_id": self.study.study_id,
                 "trial": self.record.number,
-                "seed": self.record.seed,
+                "seed": self.record.seed if self.seed is None else self.seed,
                 **self._computed_by(training),
                 "dataset": asdict(bench.config.dataset),
                 "recipe": asdict(bench.config.recipe),
@@ -185,7 +203,7 @@ class RetrainJob:
             found = score_protocol(bench, network, protocol)
             bench.listen(
                 Noted(
-                    text=f"trial {self.record.number} on {protocol.name}: EER {100 * found['eer']:.2f} % "
+                    text=f"{self.name} on {protocol.name}: EER {100 * found['eer']:.2f} % "
                     f"(95 % interval {100 * found['eer_low']:.2f} to {100 * found['eer_high']:.2f}), "
                     f"minDCF {found['min_dcf']:.3f}"
                 )
@@ -198,20 +216,25 @@ class RetrainJob:
         from greensv.speaker.checkpoint import write_whole
 
         metering = self.bench.metering
-        energy_kwh = metering.trial_energy_kwh(self.record.number)
+        energy_kwh = metering.trial_energy_kwh(self.run_number)
+        self.carbon.refresh()
+        carbon = self.carbon.figure(account=metering.account, trial_number=self.run_number)
         result = {
             "study": self.study.config.name,
             "trial": self.record.number,
+            **({} if self.seed is None else {"seed": self.seed}),
             "backbone": self.record.backbone,
             "params": dict(self.record.params),
             "num_parameters": self.record.num_parameters,
             "macs": self.record.macs,
             "num_steps": training.num_steps,
             **self._computed_by(training),
-            "num_skipped": tell_skipped(self.bench, training, what=f"trial {self.record.number}"),
+            "num_skipped": tell_skipped(self.bench, training, what=self.name),
             "predicted_train_energy_kwh": self.record.train_energy_kwh,
             "charged_energy_kwh": energy_kwh,
-            "carbon_g": carbon_g(j_from_kwh(energy_kwh), self.factor.g_per_kwh),
+            "carbon_g": carbon.carbon_g,
+            "is_carbon_incomplete": not carbon.is_complete,
+            "training_phases": self._phases(),
             "meters": metering.domains(),
             "protocols": protocols,
             "checkpoint": str(self.folder),
@@ -223,6 +246,13 @@ class RetrainJob:
         (self.folder / STATE_FILE).unlink(missing_ok=True)
         self._add_sibling(result)
         return result
+
+    def _phases(self) -> dict[str, Any]:
+        """Returns the energy of all its training by phase of a step, of runs that were interrupted, too."""
+        metering = self.bench.metering
+        with transaction(metering.ledger.engine) as connection:
+            found = phase_totals(connection, metering.study_id, metering.account, trial_number=self.run_number)
+        return phases_as_json(found)
 
     def _write_skipped(self, training: "Training") -> None:
         """Names every file that was left out: too many for the result, which is kept in the database, too."""
@@ -250,7 +280,9 @@ class RetrainJob:
         )
         name_metrics(sibling, ["test_eer", "charged_energy_kwh"])
         tests = [protocol["eer"] for protocol in result["protocols"]]
-        is_there = any(t.user_attrs.get("trial") == result["trial"] for t in sibling.get_trials(deepcopy=False))
+        run = (result["trial"], result.get("seed"))
+        done = [(t.user_attrs.get("trial"), t.user_attrs.get("seed")) for t in sibling.get_trials(deepcopy=False)]
+        is_there = run in done
         if tests and not is_there:
             values = [float(sum(tests) / len(tests)), float(result["charged_energy_kwh"])]
             sibling.add_trial(optuna.trial.create_trial(values=values, user_attrs=result))

@@ -5,30 +5,33 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from greensv.config import StudyConfig
-from greensv.energy.carbon import CarbonFactor
+from greensv.energy.carbon_series import GridCarbon
+from greensv.energy.carbon_watch import CarbonWatch
 from greensv.energy.ledger import Ledger
 from greensv.errors import BudgetError, GreensvError, TeamBroken, TrainingError
 from greensv.plugins import Plugins
 from greensv.search.accounts import SEARCH
 from greensv.search.candidate import Candidate, format_params
+from greensv.search.carbon import open_carbon
 from greensv.search.choosing import choose
 from greensv.search.control import BudgetExhausted, Interrupted, TooDear
 from greensv.search.cost import CostModel, Measured, Prediction
 from greensv.search.crew import assembled
 from greensv.search.evaluator import evaluate
-from greensv.search.events import FrontKnown, Listener, Noted, TrialStarted
+from greensv.search.events import FrontKnown, JobOpened, Listener, Noted, TrialStarted
 from greensv.search.front import pareto_front
 from greensv.search.gate import BudgetGate
+from greensv.search.idling import learn_idle_power
 from greensv.search.measuring import check_team, first_line
 from greensv.search.metering import reap_dead
 from greensv.search.plan import make_plan, predict_after_training_j, probe_space, step_speech_s
 from greensv.search.queue import enqueue, reconcile, requeue, requeue_after_death
+from greensv.search.reference import reference_in_force
 from greensv.search.session import Session, open_session
 from greensv.search.study import OpenStudy, check_environment, create_or_continue
 from greensv.search.trial_book import TrialBook, component_versions
@@ -51,7 +54,7 @@ class SearchResult:
     ended_because: str
     was_interrupted: bool
     head_room_j: float
-    factor: CarbonFactor
+    carbon: GridCarbon
 
 
 def run_search(
@@ -88,45 +91,59 @@ def run_search(
         ledger.open_account(study.study_id, SEARCH, uj_from_kwh(budget_kwh))
         reap_dead(ledger, study.study_id)
         reconcile(study, ledger, listen)
-        source = plugins.get("carbon source", config.energy.carbon_source)
-        factor = source.factor(config.energy.region, datetime.now(UTC))
+        carbon = open_carbon(config.energy, plugins=plugins, ledger=ledger, study_id=study.study_id)
         if study.records() and ledger.statement(study.study_id, SEARCH).left_uj <= 0:
             because = "the budget is used up; raise it with --budget-kwh"
             result = SearchResult(
-                study=study, ended_because=because, was_interrupted=False, head_room_j=0.0, factor=factor
+                study=study,
+                ended_because=because,
+                was_interrupted=False,
+                head_room_j=0.0,
+                carbon=carbon.grid(SEARCH),
             )
             finish(result)
             return result
-        with open_session(
-            config,
-            plugins=plugins,
-            ledger=ledger,
-            study_id=study.study_id,
-            account=SEARCH,
-            crew=crew,
-            listen=listen,
-        ) as session:
-            because = _search(session, study, factor=factor, max_trials=max_trials)
+        with (
+            open_session(
+                config,
+                plugins=plugins,
+                ledger=ledger,
+                study_id=study.study_id,
+                account=SEARCH,
+                crew=crew,
+                listen=listen,
+            ) as session,
+            carbon,
+        ):
+            because = _search(session, study, carbon=carbon, max_trials=max_trials)
+            carbon.refresh()
+            session.metering.charger.flush()
             result = SearchResult(
                 study=study,
                 ended_because=because,
                 was_interrupted=session.stop.is_set,
                 head_room_j=session.metering.head_room_j,
-                factor=factor,
+                carbon=carbon.grid(SEARCH),
             )
             with session.metering.purpose("report"):
                 finish(result)
             session.metering.tell(listen)
-    return result
+        # Again, with what the report itself has used.
+        return dataclasses.replace(result, carbon=carbon.grid(SEARCH))
 
 
-def _search(session: Session, study: OpenStudy, *, factor: CarbonFactor, max_trials: int | None) -> str:
+def _search(session: Session, study: OpenStudy, *, carbon: CarbonWatch, max_trials: int | None) -> str:
     """Runs trials; returns why it ended."""
-    session.listen(FrontKnown(front=pareto_front(study.records())))
-    check_environment(study, environment(session.config, session.metering.domains(), session.crew))
+    records = study.records()
+    session.listen(JobOpened(study=study.config.name, records=records, metering=session.metering, carbon=carbon))
+    session.listen(FrontKnown(front=pareto_front(records)))
+    found = environment(session.config, session.metering.domains(), session.crew)
+    check_environment(study, found)
+    reference = reference_in_force(session, study, found)
     try:
         with session.interruptible():
-            book = TrialBook(study=study, bench=session.open_workbench(), factor=factor)
+            learn_idle_power(session)
+            book = TrialBook(study=study, bench=session.open_workbench(), carbon=carbon, reference=reference)
             return _Search(book=book, max_trials=max_trials).run()
     except Interrupted:
         return "interrupted; the same command continues"

@@ -12,6 +12,7 @@ from greensv.search.control import BudgetExhausted, Interrupted, StopRequest, To
 from greensv.search.crew import Crew
 from greensv.search.events import Listener
 from greensv.search.metering import Metering, announce_meters, open_metering
+from greensv.search.watching import watched_devices
 from greensv.search.workbench import Workbench, open_workbench
 
 
@@ -84,6 +85,7 @@ def open_session(
             gpu_uuids=crew.gpu_uuids,
             process_ids=crew.process_ids,
         ) as metering,
+        watched_devices(metering, config.energy, plugins=plugins, gpu_uuids=crew.gpu_uuids),
     ):
         announce_meters(metering, listen)
         yield Session(config=config, plugins=plugins, crew=crew, metering=metering, stop=stop, listen=listen)

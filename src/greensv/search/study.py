@@ -6,7 +6,7 @@ import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,6 +43,16 @@ class OpenStudy:
     def records(self) -> list[TrialRecord]:
         """Returns all trials as records."""
         return [from_trial(trial) for trial in self.optuna.get_trials(deepcopy=False)]
+
+    def retrained(self) -> list[dict[str, Any]]:
+        """Returns the results of retraining, as in each network's result.json."""
+        import optuna
+
+        name, storage = self.config.name + RETRAIN_SUFFIX, self.optuna._storage
+        if name not in optuna.get_all_study_names(storage):
+            return []
+        sibling = optuna.load_study(study_name=name, storage=storage)
+        return [dict(trial.user_attrs) for trial in sibling.get_trials(deepcopy=False)]
 
 
 def create_or_continue(config: StudyConfig, storage: "RDBStorage", *, versions: Mapping[str, str]) -> OpenStudy:

@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from greensv import __version__
 from greensv.config import StudyConfig
-from greensv.energy.carbon import CarbonFactor
+from greensv.energy.carbon_watch import CarbonWatch
 from greensv.plugins import Plugins
+from greensv.search.calibration import Calibration
 from greensv.search.candidate import Candidate
 from greensv.search.evaluator import Evaluation
 from greensv.search.events import TrialEnded
 from greensv.search.front import pareto_front
 from greensv.search.records import from_trial
+from greensv.search.reference import reference_fields
 from greensv.search.study import OpenStudy, derive_seed
 from greensv.search.workbench import Workbench
 from greensv.trial_record import TrialRecord
-from greensv.units import carbon_g, j_from_kwh
 
 if TYPE_CHECKING:
     import optuna
@@ -37,7 +38,9 @@ class TrialBook:
 
     study: OpenStudy
     bench: Workbench
-    factor: CarbonFactor
+    carbon: CarbonWatch
+    reference: Calibration | None = None
+    """What energies are shown in units of, beside kWh."""
 
     def started(self, trial: "optuna.Trial", candidate: Candidate) -> TrialRecord:
         """Returns the record of a trial that is about to run."""
@@ -61,13 +64,16 @@ class TrialBook:
 
     def charged(self, record: TrialRecord, *, reason: str = "", was_interrupted: bool = False) -> TrialRecord:
         """Returns the record with all that was charged for the trial, and why it has no values."""
-        charged_kwh = self.bench.metering.trial_energy_kwh(record.number)
+        metering = self.bench.metering
+        charged_kwh = metering.trial_energy_kwh(record.number)
+        carbon = self.carbon.figure(account=metering.account, trial_number=record.number)
         return dataclasses.replace(
             record,
             reason=reason,
             was_interrupted=was_interrupted,
             charged_energy_kwh=charged_kwh,
-            carbon_g=carbon_g(j_from_kwh(charged_kwh), self.factor.g_per_kwh),
+            carbon_g=carbon.carbon_g,
+            is_carbon_incomplete=not carbon.is_complete,
         )
 
     def completed(self, record: TrialRecord, evaluation: Evaluation, duration_s: float) -> TrialRecord:
@@ -77,6 +83,7 @@ class TrialBook:
             state="complete",
             duration_s=duration_s,
             **dataclasses.asdict(evaluation),
+            **reference_fields(self.reference, evaluation.train_energy_kwh, pue=self.bench.config.energy.pue),
         )
 
     def end(self, trial: "optuna.Trial", record: TrialRecord) -> None:

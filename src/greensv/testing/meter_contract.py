@@ -3,6 +3,7 @@
 import math
 import re
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -14,6 +15,9 @@ from greensv.errors import MeterError
 
 KEBAB_CASE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 NUM_READS = 5
+CLOCK_TOLERANCE_S = 1.0
+OLDEST_SAMPLE_S = 3600.0
+"""What a scraper holds may be old by minutes."""
 
 
 class MeterContract:
@@ -72,6 +76,7 @@ class MeterContract:
             assert about.max_power_w > 0
             assert about.resolution_s >= 0
             assert about.gain_uncertainty >= 0
+            assert about.poll_interval_s is None or about.poll_interval_s > 0
         else:
             assert about.reason
             assert about.remedy
@@ -127,7 +132,8 @@ class MeterContract:
                 session.read()
 
     def _check_sample(self, sample: Sample) -> None:
-        assert math.isfinite(sample.taken_at_s)
+        # The end of a window is compared with it: another clock than time.monotonic() would be off by days.
+        assert -CLOCK_TOLERANCE_S < time.monotonic() - sample.taken_at_s < OLDEST_SAMPLE_S
         if isinstance(sample, CounterSample):
             assert isinstance(sample.count, int)
             assert sample.unit_j > 0
