@@ -24,7 +24,14 @@ from greensv.plugins import Component, Kind, load_plugins
 from greensv.speaker.space import Choice, FloatRange, IntRange, Parameter
 
 FOLDER = Path(__file__).parent / "reference"
-DISTRIBUTIONS = ("greensv", "greensv-campplus", "greensv-espeak", "greensv-template")
+DISTRIBUTIONS = (
+    "greensv",
+    "greensv-campplus",
+    "greensv-codecarbon",
+    "greensv-espeak",
+    "greensv-template",
+    "greensv-zeus",
+)
 """Whose components the reference describes: what else is installed must not change it."""
 HELP_WIDTH = 100
 GENERATED = "<!-- Written by docs/generate.py from the code; change that, and run `uv run python docs/generate.py`. -->"
@@ -40,6 +47,7 @@ mistake in the command line; with 130 after Ctrl-C, when what was done is saved.
 | --- | --- |
 | `GREENSV_LOAD_PLUGINS` | Loads only these plugins or distributions (separated by commas) beside the built-in ones |
 | `XDG_CACHE_HOME` | `greensv` below it keeps what datasets have prepared; without it, below `~/.cache` |
+| `ELECTRICITY_MAPS_TOKEN` | The token for carbon source `electricity-maps`; it is stored and logged nowhere |
 """
 
 CONFIGURATION_INTRODUCTION = """
@@ -99,8 +107,8 @@ def configuration_page() -> str:
         *(_options("dataset", component, "[dataset.options]") for component in _components("dataset")),
         "## `[energy.options.<meter>]`\n\nOne table per meter that has options.\n",
         *(_options("meter", c, f"[energy.options.{c.name}]") for c in _components("meter")),
-        "## Carbon sources\n\nFor `energy.carbon_source`.\n",
-        *(f"- `{c.name}`: {_summary(type(c.instance))}" for c in _components("carbon source")),
+        "## `[energy.carbon_options.<source>]`\n\nOne table per carbon source (`energy.carbon_source`) with options.\n",
+        *(_options("carbon source", c, f"[energy.carbon_options.{c.name}]") for c in _components("carbon source")),
     ]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -220,7 +228,13 @@ def _options(kind: str, component: Component, title: str) -> str:
     if options_type is None or not dataclasses.fields(options_type):
         return f"### {kind.capitalize()} `{component.name}`\n\n{_about(component)}\n\nIt has no options.\n"
     heading = f"### {kind.capitalize()} `{component.name}`: `{title}`"
-    return f"{heading}\n\n{_about(component)}\n\n{inspect.getdoc(options_type)}\n\n{keys_table(options_type)}"
+    inner = dict(_inner_tables(options_type))
+    parts = [heading, _about(component), inspect.getdoc(options_type) or "", keys_table(options_type, leave_out=inner)]
+    for name, (nested, is_list) in inner.items():
+        inner_path = f"{title.strip('[]')}.{name}"
+        parts.append(f"#### `{f'[[{inner_path}]]' if is_list else f'[{inner_path}]'}`")
+        parts += [inspect.getdoc(nested) or "", keys_table(nested)]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
 def _backbone(component: Component) -> str:
