@@ -18,8 +18,8 @@ import numpy as np
 from watched import machine, watch
 
 from greensv.speaker.dataset import Pairs
-from greensv.speaker.score_normalisation import cohort_statistics, normalise_scores
-from greensv.speaker.scoring import score_pairs
+from greensv.speaker.scoring.normalisation import cohort_statistics, normalise_scores
+from greensv.speaker.scoring.pairs import score_pairs
 
 TOP_N = 300
 NUM_PLAIN = 200

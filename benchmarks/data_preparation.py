@@ -47,13 +47,13 @@ import torch
 
 from greensv.config import Augmentation, FeatureConfig, Phase, Recipe
 from greensv.config.study import Disturbance, SpecAugment
-from greensv.speaker.audio import AudioStore
+from greensv.speaker.audio.store import AudioStore
 from greensv.speaker.augmentation import Augmenter
 from greensv.speaker.augmentation.rooms import make_rooms
 from greensv.speaker.augmentation.sounds import make_music, make_noise
-from greensv.speaker.batch_maker import BatchMaker
-from greensv.speaker.corpus import build_utterances
-from greensv.speaker.front_end import FrontEnd
+from greensv.speaker.corpora.corpus import build_utterances
+from greensv.speaker.training.batch_maker import BatchMaker
+from greensv.speaker.training.front_end import FrontEnd
 
 RATE = 16_000
 BATCH = 64

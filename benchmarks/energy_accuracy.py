@@ -26,7 +26,7 @@ from watched import machine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from greensv.energy.window import COVERAGE_FACTOR
+from greensv.energy.metering.window import COVERAGE_FACTOR
 from simulated.accuracy import GAIN_UNCERTAINTY, HARDWARE, SCENES, Outcome, measure
 from simulated.nvml import UUIDS, FakeGpus, build_stub, run_python
 from simulated.powercap_tree import PowercapTree
@@ -46,7 +46,7 @@ NUM_TIMED = 1000
 TIME_WINDOWS = """
 import statistics, sys, timeit
 from greensv.energy.monitoring import Monitor
-from greensv.energy.selection import choose_meters, open_meters
+from greensv.energy.metering.selection import choose_meters, open_meters
 from greensv.plugins import load_plugins
 
 root, uuid, num_timed = sys.argv[1], sys.argv[2], int(sys.argv[3])

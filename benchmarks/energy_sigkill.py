@@ -29,14 +29,14 @@ from sqlalchemy import Engine, create_engine, select
 from watched import machine
 
 from greensv.builtin.meters.rapl import RaplMeter, RaplOptions
-from greensv.energy.budget import is_alive, this_process
-from greensv.energy.charging import Charger
-from greensv.energy.ledger import Ledger
+from greensv.energy.books.budget import is_alive, this_process
+from greensv.energy.books.charging import Charger
+from greensv.energy.books.ledger import Ledger
+from greensv.energy.books.schema import transaction
+from greensv.energy.books.tables import charges, leases
 from greensv.energy.meter import MeterRequest, MeterSession, Sample
+from greensv.energy.metering.reading import OpenMeter
 from greensv.energy.monitoring import Monitor
-from greensv.energy.reading import OpenMeter
-from greensv.energy.schema import transaction
-from greensv.energy.tables import charges, leases
 from greensv.units import j_from_uj, uj_from_j
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -228,8 +228,8 @@ Begin = Callable[[], Callable[[], Callable[[], Energies]]]
 def greensv(folder: Path) -> Begin:
     """The meters `rapl` and `nvml`, read each second."""
     sys.path.insert(0, str(TESTS))
+    from greensv.energy.metering.selection import choose_meters, open_meters
     from greensv.energy.monitoring import Monitor
-    from greensv.energy.selection import choose_meters, open_meters
     from greensv.plugins import load_plugins
     from simulated.nvml import UUIDS
 

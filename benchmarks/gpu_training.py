@@ -29,15 +29,15 @@ import soundfile
 import torch
 
 from greensv.config import Augmentation, Disturbance, FeatureConfig, Phase, Recipe
+from greensv.energy.metering.selection import choose_meters, open_meters
 from greensv.energy.monitoring import Monitor
-from greensv.energy.selection import choose_meters, open_meters
 from greensv.plugins import load_plugins
-from greensv.speaker.audio import AudioStore
+from greensv.speaker.audio.store import AudioStore
 from greensv.speaker.complexity import Complexity, describe_network
-from greensv.speaker.corpus import build_utterances
+from greensv.speaker.corpora.corpus import build_utterances
 from greensv.speaker.dataset import Utterances
 from greensv.speaker.device import gpu_uuids, processor_name, resolve_device, synchronise
-from greensv.speaker.training import StepReport, Training
+from greensv.speaker.training.loop import StepReport, Training
 
 RATE_HZ = 16_000
 FEATURES = FeatureConfig()

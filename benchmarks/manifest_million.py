@@ -25,11 +25,11 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from greensv.speaker.audio import AudioStore
-from greensv.speaker.corpus import hold_out_speakers, join, select
+from greensv.speaker.audio.store import AudioStore
+from greensv.speaker.corpora.corpus import hold_out_speakers, join, select
+from greensv.speaker.corpora.manifest import find_audio, usable_utterances
 from greensv.speaker.dataset import Utterances
 from greensv.speaker.device import processor_name
-from greensv.speaker.manifest import find_audio, usable_utterances
 
 RATE_HZ = 16_000
 NUM_SOURCES = 64

@@ -76,8 +76,8 @@ def work(name: str, num_scores: int) -> None:
 
 def with_greensv(scores, is_target):
     """EER, minDCF and DET curve."""
-    from greensv.speaker.det import det_curve
-    from greensv.speaker.sorted_scores import equal_error, min_cost, sort_scores
+    from greensv.speaker.scoring.det import det_curve
+    from greensv.speaker.scoring.sorted_scores import equal_error, min_cost, sort_scores
 
     def compute():
         ordered = sort_scores(scores, is_target)
@@ -90,9 +90,9 @@ def with_greensv(scores, is_target):
 
 def with_all_of_greensv(scores, is_target):
     """The same, and actDCF, Cllr and minCllr."""
-    from greensv.speaker.det import det_curve
-    from greensv.speaker.metrics import measure_scores
-    from greensv.speaker.sorted_scores import sort_scores
+    from greensv.speaker.scoring.det import det_curve
+    from greensv.speaker.scoring.metrics import measure_scores
+    from greensv.speaker.scoring.sorted_scores import sort_scores
 
     def compute():
         ordered = sort_scores(scores, is_target)

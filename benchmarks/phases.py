@@ -19,14 +19,14 @@ import soundfile
 import torch
 
 from greensv.config import FeatureConfig, Phase, Recipe
-from greensv.energy.host_state import HostReader
+from greensv.energy.devices.host_state import HostReader
 from greensv.plugins import load_plugins
-from greensv.speaker.audio import AudioStore
-from greensv.speaker.corpus import build_utterances
+from greensv.speaker.audio.store import AudioStore
+from greensv.speaker.corpora.corpus import build_utterances
 from greensv.speaker.dataset import Utterances
 from greensv.speaker.device import device_name, resolve_device, synchronise
-from greensv.speaker.phases import STEP_PHASES, PhaseTimer, StepPhase
-from greensv.speaker.training import Training
+from greensv.speaker.training.loop import Training
+from greensv.speaker.training.phases import STEP_PHASES, PhaseTimer, StepPhase
 
 RATE_HZ = 16_000
 CROP_S = 0.5

@@ -18,14 +18,14 @@ from greensv.config.load import parse_study, read_toml
 from greensv.plugins import load_plugins
 from greensv.search.candidate import build_space, format_params
 from greensv.search.workbench import cache_folder, dataset_arguments
-from greensv.speaker.audio import AudioStore
-from greensv.speaker.bootstrap import bootstrap_eer
+from greensv.speaker.audio.store import AudioStore
 from greensv.speaker.dataset import Corpus, ignore_progress
 from greensv.speaker.device import resolve_precision
 from greensv.speaker.embedding import embed
-from greensv.speaker.metrics import eer
-from greensv.speaker.scoring import score_pairs
-from greensv.speaker.training import Training
+from greensv.speaker.scoring.bootstrap import bootstrap_eer
+from greensv.speaker.scoring.metrics import eer
+from greensv.speaker.scoring.pairs import score_pairs
+from greensv.speaker.training.loop import Training
 
 CPU = torch.device("cpu")
 SEED = 0

@@ -18,9 +18,9 @@ import torch
 from corpus import prepare, write_noise
 from scoring import LISTS
 
-from greensv.speaker.bootstrap import bootstrap_eer
-from greensv.speaker.metrics import eer
-from greensv.speaker.trial_list import read_trial_list, resolve
+from greensv.speaker.corpora.trial_list import read_trial_list, resolve
+from greensv.speaker.scoring.bootstrap import bootstrap_eer
+from greensv.speaker.scoring.metrics import eer
 
 HERE = Path(__file__).parent
 

@@ -11,10 +11,10 @@ from scoring import score_lists
 
 from greensv.config import FeatureConfig, Phase, Recipe
 from greensv.plugins import load_plugins
-from greensv.speaker.audio import AudioStore
+from greensv.speaker.audio.store import AudioStore
+from greensv.speaker.corpora.kaldi_directory import load_utterances, read_kaldi_directory
 from greensv.speaker.features import Fbank, subtract_mean
-from greensv.speaker.kaldi_directory import load_utterances, read_kaldi_directory
-from greensv.speaker.training import StepReport, Training
+from greensv.speaker.training.loop import StepReport, Training
 
 NUM_TIMED, NUM_WARMUP = 25, 5
 PARAMS = {"channels": "paper", "block": "basic-3", "depth": 4, "width_log2": -3.0}

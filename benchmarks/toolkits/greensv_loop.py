@@ -10,9 +10,9 @@ from recipe_of_paper import augmentation
 
 from greensv.config import Augmentation, FeatureConfig, Phase, Recipe, SpecAugment
 from greensv.plugins import load_plugins
-from greensv.speaker.audio import AudioStore
-from greensv.speaker.kaldi_directory import load_utterances, read_kaldi_directory
-from greensv.speaker.training import Training
+from greensv.speaker.audio.store import AudioStore
+from greensv.speaker.corpora.kaldi_directory import load_utterances, read_kaldi_directory
+from greensv.speaker.training.loop import Training
 
 
 def main() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from greensv.speaker.audio import AudioStore
-from greensv.speaker.scoring import score_pairs
-from greensv.speaker.trial_list import read_trial_list, resolve
+from greensv.speaker.audio.store import AudioStore
+from greensv.speaker.corpora.trial_list import read_trial_list, resolve
+from greensv.speaker.scoring.pairs import score_pairs
 
 LISTS = ("trials_o", "trials_h")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from greensv.energy import comparison, idle
-from greensv.energy.gains import calibrations_folder, load_gains
+from greensv.energy.baseline import comparison, idle
+from greensv.energy.baseline.gains import calibrations_folder, load_gains
 from greensv.energy.meter import Domain
 from greensv.search import calibration_workload
 

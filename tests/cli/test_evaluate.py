@@ -18,13 +18,13 @@ from greensv.cli.main import cli
 from greensv.config import FeatureConfig
 from greensv.errors import CheckpointError, ConfigError, DataError, GreensvError, PluginError
 from greensv.speaker import space
-from greensv.speaker.bootstrap import bootstrap_eer
-from greensv.speaker.calibration import Calibration
 from greensv.speaker.checkpoint import CheckpointInfo, build_network, read_checkpoint, save_checkpoint
+from greensv.speaker.corpora.trial_list import read_trial_list, resolve
 from greensv.speaker.dataset import Pairs, Protocol
 from greensv.speaker.features import Fbank, subtract_mean
-from greensv.speaker.metrics import act_dcf, eer, min_dcf, verify_scores
-from greensv.speaker.trial_list import read_trial_list, resolve
+from greensv.speaker.scoring.bootstrap import bootstrap_eer
+from greensv.speaker.scoring.calibration import Calibration
+from greensv.speaker.scoring.metrics import act_dcf, eer, min_dcf, verify_scores
 
 SPEAKERS = ("anna", "bob", "cara")
 

@@ -6,8 +6,8 @@ import pytest
 
 from greensv.cli.measurement import Measurement, as_json_record, print_table
 from greensv.energy.meter import Domain
-from greensv.energy.reading import Reading
-from greensv.energy.window import EnergyWindow
+from greensv.energy.metering.reading import Reading
+from greensv.energy.metering.window import EnergyWindow
 
 STARTED_AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 NODE = Reading(domain=Domain("node"), meter="ipmi", quality="measured", energy_j=7200.0, uncertainty_j=30.0)

@@ -9,9 +9,9 @@ from click.testing import CliRunner, Result
 
 from greensv.cli.metrics import metrics, num_resamples
 from greensv.errors import ConfigError, DataError
-from greensv.speaker.bootstrap import bootstrap
-from greensv.speaker.metrics import act_dcf, eer, measure_scores, min_dcf
-from greensv.speaker.sorted_scores import sort_scores
+from greensv.speaker.scoring.bootstrap import bootstrap
+from greensv.speaker.scoring.metrics import act_dcf, eer, measure_scores, min_dcf
+from greensv.speaker.scoring.sorted_scores import sort_scores
 
 
 def run(*arguments: object) -> Result:

@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 from greensv.builtin.backbones.resnet import ResNet
 from greensv.cli.verify import KNOWN_QUALITIES, verify
 from greensv.errors import CheckpointError, ConfigError, DataError, GreensvError
-from greensv.speaker.calibration import Calibration
 from greensv.speaker.checkpoint import DevResult, annotate_checkpoint, build_network, read_checkpoint
 from greensv.speaker.features import Fbank, subtract_mean
+from greensv.speaker.scoring.calibration import Calibration
 
 
 @pytest.fixture(autouse=True)

@@ -21,8 +21,8 @@ from greensv.builtin.meters import estimate, nvml, powercap
 from greensv.builtin.meters.estimate import EstimateOptions
 from greensv.cli.main import COMMANDS, cli
 from greensv.config import EnergyConfig, StudyConfig
-from greensv.energy import charging
-from greensv.energy.budget import Purpose
+from greensv.energy.books import charging
+from greensv.energy.books.budget import Purpose
 from greensv.energy.meter import Quality
 from greensv.plugins import Plugins, load_plugins
 from greensv.search import measuring, metering

@@ -11,7 +11,7 @@ from greensv.config.load import merge, read_toml
 from greensv.errors import ConfigError
 from greensv.plugins import load_plugins
 from greensv.search.configure import configure
-from greensv.speaker.schedule import learning_rate, margin
+from greensv.speaker.training.schedule import learning_rate, margin
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted(ROOT.glob("studies/*/study.toml"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from greensv.energy.tables import metadata
+from greensv.energy.books.tables import metadata
 
 POSTGRESQL_VARIABLE = "GREENSV_TEST_POSTGRESQL_URL"
 

@@ -8,9 +8,9 @@ from PIL import Image
 
 from greensv.errors import ConfigError
 from greensv.report.det_figure import check_det_path, write_det
-from greensv.speaker.det import DetCurve, det_curve
-from greensv.speaker.metrics import eer
-from greensv.speaker.sorted_scores import sort_scores
+from greensv.speaker.scoring.det import DetCurve, det_curve
+from greensv.speaker.scoring.metrics import eer
+from greensv.speaker.scoring.sorted_scores import sort_scores
 
 
 @pytest.fixture(scope="module")

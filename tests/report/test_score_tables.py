@@ -4,9 +4,9 @@ import numpy as np
 from rich.console import Console
 
 from greensv.report.score_tables import condition_records, condition_table, score_lines, score_record
-from greensv.speaker.bootstrap import Intervals
-from greensv.speaker.metrics import Metrics, measure_scores
-from greensv.speaker.sorted_scores import sort_scores
+from greensv.speaker.scoring.bootstrap import Intervals
+from greensv.speaker.scoring.metrics import Metrics, measure_scores
+from greensv.speaker.scoring.sorted_scores import sort_scores
 
 SCORES, IS_TARGET = np.array([3.0, 1, 2, -1, 0, -3]), np.array([True, True, False, True, False, False])
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from greensv.energy.carbon_series import CarbonFigure, GridCarbon
-from greensv.energy.phase_book import PhaseTotal
-from greensv.energy.telemetry_book import DeviceSummary
+from greensv.energy.devices.phase_book import PhaseTotal
+from greensv.energy.devices.telemetry_book import DeviceSummary
+from greensv.energy.grid.series import CarbonFigure, GridCarbon
 from greensv.report.study_report import StudyReport, front_figure, write_report
 from greensv.search.accounts import phases_as_json
 from greensv.search.front import knee, pareto_front

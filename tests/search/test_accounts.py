@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from greensv.energy.budget import Charge, this_process
+from greensv.energy.books.budget import Charge, this_process
 from greensv.search.accounts import SEARCH, account_as_json
 from greensv.search.storage import open_storage
 from tiny.study import Lab

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from greensv.energy.devices.phase_book import PhaseEnergy
 from greensv.energy.meter import Domain
-from greensv.energy.phase_book import PhaseEnergy
-from greensv.energy.reading import Reading
-from greensv.energy.window import EnergyWindow
+from greensv.energy.metering.reading import Reading
+from greensv.energy.metering.window import EnergyWindow
 from greensv.search.attribution import RestPower, attribute, phase_seconds
-from greensv.speaker.phases import STEP_PHASES, StepTimes
+from greensv.speaker.training.phases import STEP_PHASES, StepTimes
 
 GPU = Domain("gpu", "GPU-1")
 CPU = Domain("cpu", "0")

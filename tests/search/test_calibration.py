@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from greensv.builtin.backbones import resnet
-from greensv.energy import idle
-from greensv.energy.comparison import Trace
-from greensv.energy.gains import Gain, store_gains
-from greensv.energy.idle import NetEnergy, this_host
+from greensv.energy.baseline import idle
+from greensv.energy.baseline.comparison import Trace
+from greensv.energy.baseline.gains import Gain, store_gains
+from greensv.energy.baseline.idle import NetEnergy, this_host
 from greensv.energy.meter import Domain
-from greensv.energy.reading import Reading
-from greensv.energy.window import EnergyWindow
+from greensv.energy.metering.reading import Reading
+from greensv.energy.metering.window import EnergyWindow
 from greensv.errors import MeterError, StudyError
 from greensv.plugins import plugins_from
 from greensv.search import calibration_workload
@@ -238,7 +238,7 @@ def test_what_the_external_meter_reads_is_found(domain: str, expected: list, is_
 
 
 def test_a_second_correction_multiplies_the_first():
-    from greensv.energy.comparison import Comparison
+    from greensv.energy.baseline.comparison import Comparison
 
     found = Comparison(
         ratio=1.1,

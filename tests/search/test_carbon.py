@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from greensv.energy.carbon_book import CarbonBook
+from greensv.energy.grid.book import CarbonBook
 from greensv.errors import ConfigError
 from greensv.search.accounts import SEARCH
 from simulated.carbon_server import CarbonServer, carbon_server

@@ -1,6 +1,6 @@
 import pytest
 
-from greensv.energy.budget import Holder, Lease
+from greensv.energy.books.budget import Holder, Lease
 from greensv.search import gate
 from greensv.search.control import BudgetExhausted, TooDear
 from greensv.search.gate import BudgetGate

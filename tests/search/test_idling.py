@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from greensv.energy import idle
-from greensv.energy.idle import this_host
-from greensv.energy.idle_book import idle_baselines
-from greensv.energy.schema import transaction
+from greensv.energy.baseline import idle
+from greensv.energy.baseline.idle import this_host
+from greensv.energy.baseline.idle_book import idle_baselines
+from greensv.energy.books.schema import transaction
 from greensv.search.accounts import account_as_json
 from greensv.search.events import Progressed
 from greensv.units import j_from_kwh

@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import create_engine, select
 
 from greensv.config import EnergyConfig
-from greensv.energy.ledger import Ledger
+from greensv.energy.books.ledger import Ledger
+from greensv.energy.books.schema import transaction
+from greensv.energy.books.tables import shared
 from greensv.energy.meter import MeterRequest
+from greensv.energy.metering.reading import OpenMeter
 from greensv.energy.monitoring import Monitor
-from greensv.energy.reading import OpenMeter
-from greensv.energy.schema import transaction
-from greensv.energy.sharing import Sharing
-from greensv.energy.tables import shared
+from greensv.energy.sharing.sharing import Sharing
 from greensv.plugins import load_plugins
 from greensv.search.metering import Metering, open_metering
 from greensv.search.storage import open_storage

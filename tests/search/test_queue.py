@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 import optuna
 import pytest
 
-from greensv.energy.budget import Holder, this_process
-from greensv.energy.ledger import Ledger
+from greensv.energy.books.budget import Holder, this_process
+from greensv.energy.books.ledger import Ledger
 from greensv.search import queue
 from greensv.search.candidate import Candidate, build_space
 from greensv.search.queue import HOLDER_ATTRIBUTE, enqueue, mark_held, reconcile, requeue

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from greensv import __version__
-from greensv.energy.budget import Statement
+from greensv.energy.books.budget import Statement
 from greensv.errors import BudgetError, CheckpointError, DataError, MeterError, StudyError
 from greensv.search import gate, retrain_job
 from greensv.search.events import Event, Progressed, Stepped

@@ -9,7 +9,7 @@ import pytest
 from greensv.errors import BudgetError, DataError, MeterError, TrainingError
 from greensv.search import metering
 from greensv.search.events import Event, Progressed, Stepped, TrialStarted
-from greensv.speaker.audio import AudioStore
+from greensv.speaker.audio.store import AudioStore
 from tiny.study import CHEAPEST, DEAREST, Lab, on, recipe_with
 from tiny.work import WORK
 

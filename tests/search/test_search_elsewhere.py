@@ -122,6 +122,6 @@ def fail() -> None:
 
 
 def here() -> str:
-    from greensv.energy.budget import this_process
+    from greensv.energy.books.budget import this_process
 
     return this_process().host

@@ -2,7 +2,7 @@
 
 import pytest
 
-from greensv.energy.budget import Charge
+from greensv.energy.books.budget import Charge
 from greensv.errors import BudgetError
 from greensv.search import gate
 from greensv.search.events import Event, TrialStarted

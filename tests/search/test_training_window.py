@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select
 
-from greensv.energy.device_state import DeviceState
-from greensv.energy.idle import IdleBaseline, IdlePower
+from greensv.energy.baseline.idle import IdleBaseline, IdlePower
+from greensv.energy.books.schema import transaction
+from greensv.energy.books.tables import phases, telemetry, windows
+from greensv.energy.devices.device_state import DeviceState
+from greensv.energy.devices.phase_book import phase_totals
+from greensv.energy.devices.telemetry_book import TelemetryRecord, record_telemetry
 from greensv.energy.meter import Domain
-from greensv.energy.phase_book import phase_totals
-from greensv.energy.reading import Reading
-from greensv.energy.schema import transaction
-from greensv.energy.tables import phases, telemetry, windows
-from greensv.energy.telemetry_book import TelemetryRecord, record_telemetry
-from greensv.energy.window import EnergyWindow
+from greensv.energy.metering.reading import Reading
+from greensv.energy.metering.window import EnergyWindow
 from greensv.search.accounts import account_as_json, telemetry_as_json
 from greensv.search.attribution import RestPower
 from greensv.search.control import Interrupted

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from greensv.energy.meter import Availability, Domain, MeterSession
+from greensv.energy.metering.reading import OpenMeter
 from greensv.energy.monitoring import EnergyWindow, Monitor
-from greensv.energy.reading import OpenMeter
 from greensv.errors import MeterError
 from simulated.powers import (
     CounterSession,

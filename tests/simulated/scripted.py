@@ -16,7 +16,7 @@ from greensv.energy.meter import (
     Role,
     Sample,
 )
-from greensv.energy.tally import OpenMeter
+from greensv.energy.metering.tally import OpenMeter
 from greensv.errors import MeterError
 
 CPU = Domain("cpu", "0")

@@ -9,7 +9,7 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from greensv.speaker.corpus import build_utterances
+from greensv.speaker.corpora.corpus import build_utterances
 from greensv.speaker.dataset import Utterances
 
 NUM_SPEAKERS, NUM_UTTERANCES = 4, 6

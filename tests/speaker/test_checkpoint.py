@@ -13,7 +13,7 @@ from torch import nn
 from greensv import __version__
 from greensv.config import FeatureConfig, Phase, Recipe
 from greensv.errors import CheckpointError
-from greensv.speaker.audio import AudioStore
+from greensv.speaker.audio.store import AudioStore
 from greensv.speaker.backbone import Backbone
 from greensv.speaker.checkpoint import (
     CheckpointInfo,
@@ -29,7 +29,7 @@ from greensv.speaker.checkpoint import (
 )
 from greensv.speaker.dataset import Utterances
 from greensv.speaker.space import IntRange, Params, Space
-from greensv.speaker.training import Training
+from greensv.speaker.training.loop import Training
 
 MakeNetwork = Callable[[], nn.Module]
 INFO = CheckpointInfo(

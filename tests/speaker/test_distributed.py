@@ -14,9 +14,10 @@ from torch import nn
 
 import tiny
 from greensv.errors import ConfigError, DataError, TeamBroken
-from greensv.speaker import distributed, training
+from greensv.speaker import distributed
 from greensv.speaker.dataset import Utterances
 from greensv.speaker.distributed import Team
+from greensv.speaker.training import loop as training
 from tiny import lockstep
 from tiny.lockstep import MISSING, RECIPES, STOP_AFTER, make_training, run, with_one_missing
 

@@ -16,8 +16,8 @@ from greensv.builtin.backbones.x_vector import XVector
 from greensv.config import FeatureConfig
 from greensv.errors import DataError, TrainingError
 from greensv.speaker import embedding, space
-from greensv.speaker.audio import AudioStore
-from greensv.speaker.corpus import select
+from greensv.speaker.audio.store import AudioStore
+from greensv.speaker.corpora.corpus import select
 from greensv.speaker.dataset import Utterances
 from greensv.speaker.embedding import embed
 from greensv.speaker.features import Fbank, subtract_mean

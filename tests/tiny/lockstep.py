@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from greensv.config import Augmentation, Disturbance, FeatureConfig, Phase, Recipe, SpecAugment
 from greensv.errors import DataError
-from greensv.speaker.audio import AudioStore
+from greensv.speaker.audio.store import AudioStore
 from greensv.speaker.dataset import Utterances
 from greensv.speaker.distributed import Team, TeamStopped
-from greensv.speaker.training import StepReport, Training
+from greensv.speaker.training.loop import StepReport, Training
 
 # 24 utterances in batches of 8: 3 steps an epoch, 9 in all.
 PLAIN = Recipe(

@@ -69,7 +69,7 @@ class TinyDataset(Dataset):
         return (self._protocol(cache_dir, "test", options),)
 
     def _protocol(self, cache_dir: Path, part: str, options: TinyOptions) -> Protocol:
-        from greensv.speaker.corpus import make_pairs
+        from greensv.speaker.corpora.corpus import make_pairs
         from tiny.voices import render
 
         utterances = render(cache_dir, part=part, num_speakers=5, num_utterances=4, seed=options.seed)

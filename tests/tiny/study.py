@@ -16,8 +16,8 @@ from sqlalchemy import Engine, event
 import tiny
 from greensv.config import StudyConfig
 from greensv.config.load import merge
-from greensv.energy.budget import Statement
-from greensv.energy.ledger import Ledger
+from greensv.energy.books.budget import Statement
+from greensv.energy.books.ledger import Ledger
 from greensv.plugins import Plugins, plugins_from
 from greensv.search import choosing, measuring, metering
 from greensv.search.configure import configure

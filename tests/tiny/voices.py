@@ -6,7 +6,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from greensv.speaker.corpus import build_utterances
+from greensv.speaker.corpora.corpus import build_utterances
 from greensv.speaker.dataset import Utterances
 
 SAMPLE_RATE_HZ = 16_000

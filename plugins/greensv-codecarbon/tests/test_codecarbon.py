@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from greensv.energy.meter import Domain, MeterRequest
-from greensv.energy.selection import choose_meters
+from greensv.energy.metering.selection import choose_meters
 from greensv.errors import MeterError
 from greensv.plugins import load_plugins
 from greensv.testing.meter_contract import MeterContract

@@ -14,9 +14,9 @@ from greensv.cli.options import json_option
 from greensv.errors import MeterError
 
 if TYPE_CHECKING:
-    from greensv.energy.comparison import Comparison
-    from greensv.energy.gains import Gain
-    from greensv.energy.idle import Source
+    from greensv.energy.baseline.comparison import Comparison
+    from greensv.energy.baseline.gains import Gain
+    from greensv.energy.baseline.idle import Source
     from greensv.search.calibration import Calibration
     from greensv.search.calibration_run import Bench
 
@@ -149,9 +149,9 @@ def calibration_lines(found: "Calibration") -> list[str]:
 
 
 def _compare(bench: "Bench", path: Path, *, flags: dict[str, Any], as_json: bool) -> None:
-    from greensv.energy.comparison import check_factor, compare
-    from greensv.energy.external import read_external
-    from greensv.energy.gains import store_gains
+    from greensv.energy.baseline.comparison import check_factor, compare
+    from greensv.energy.baseline.external import read_external
+    from greensv.energy.baseline.gains import store_gains
     from greensv.search.calibration import find
     from greensv.search.calibration_gain import gain_of, part_of
 
@@ -213,7 +213,7 @@ def _comparison_lines(found: "Comparison", gain: "Gain | None", *, domain: str) 
 
 
 def _forget_gains() -> None:
-    from greensv.energy.gains import remove_gains
+    from greensv.energy.baseline.gains import remove_gains
 
     path = remove_gains()
     console().print(f"Removed {path}." if path else "There are no corrections on this machine.", markup=False)

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from greensv.energy.books.ledger import Ledger
 from greensv.energy.carbon import CarbonSource, Method
-from greensv.energy.carbon_book import UNKNOWN_METHOD, CarbonBook
-from greensv.energy.carbon_fill import ask, fill, study_series
-from greensv.energy.carbon_series import CarbonFigure, ChargeSpan, FactorSeries, GridCarbon, merged
-from greensv.energy.ledger import Ledger
+from greensv.energy.grid.book import UNKNOWN_METHOD, CarbonBook
+from greensv.energy.grid.fill import ask, fill, study_series
+from greensv.energy.grid.series import CarbonFigure, ChargeSpan, FactorSeries, GridCarbon, merged
 from greensv.errors import CarbonError
 from greensv.plugins import Plugins
 from greensv.search.accounts import SEARCH

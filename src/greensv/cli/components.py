@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from greensv.energy.meter import Availability, Meter, Role
-    from greensv.energy.selection import Choice
+    from greensv.energy.metering.selection import Choice
     from greensv.plugins import Plugins
 
 NEVER_COUNTED = (
@@ -82,7 +82,7 @@ def meters(
     Then what the meter `auto`, the default, would choose here, or what those named would measure, and what is charged
     of it. Measured beats estimated: an estimate is a power model times the CPU time used.
     """
-    from greensv.energy.selection import AUTO, choose_meters
+    from greensv.energy.metering.selection import AUTO, choose_meters
 
     installed = installed_plugins(ctx)
     also, gpu_uuids, own_options = also_meters(ctx), _gpu_uuids(device), meter_options(settings)
@@ -159,7 +159,7 @@ def probe_all(
         ConfigError: options that cannot be used.
     """
     from greensv.energy.meter import MeterRequest
-    from greensv.energy.selection import meter_requests, probe_meter
+    from greensv.energy.metering.selection import meter_requests, probe_meter
 
     by_name = {meter.name: meter for meter in installed.all("meter")}
     requests = meter_requests(by_name, MeterRequest(gpu_uuids=tuple(gpu_uuids)), options)
@@ -216,7 +216,7 @@ def _print_choices(choices: Sequence["Choice"], problem: str, who: str) -> None:
 
 
 def _print_gains() -> None:
-    from greensv.energy.gains import load_gains
+    from greensv.energy.baseline.gains import load_gains
 
     for gain in load_gains().values():
         text = (

@@ -14,8 +14,8 @@ from greensv.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from greensv.speaker.audio_defects import Defect
-    from greensv.speaker.data_check import DataCheck, PartCheck, ProtocolCheck
+    from greensv.speaker.audio.defects import Defect
+    from greensv.speaker.corpora.data_check import DataCheck, PartCheck, ProtocolCheck
 
 
 @click.group()
@@ -52,7 +52,7 @@ def check(
     from greensv.config import Recipe
     from greensv.search.configure import configure
     from greensv.search.workbench import cache_folder, dataset_arguments
-    from greensv.speaker.data_check import Checking, check_data
+    from greensv.speaker.corpora.data_check import Checking, check_data
 
     if study is None and dataset is None:
         raise ConfigError("nothing to check: give a STUDY.toml, or --dataset NAME (`greensv plugins` lists them)")

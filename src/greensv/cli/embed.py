@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from greensv.config import FeatureConfig
-    from greensv.speaker.audio_list import AudioList
+    from greensv.speaker.corpora.audio_list import AudioList
     from greensv.speaker.dataset import Progress, Skipped, Utterances
     from greensv.speaker.device import Precision
 
@@ -84,7 +84,7 @@ def embed(  # noqa: PLR0913 - one per option
     CHECKPOINT is the folder of a saved network. FILES are audio files, or Kaldi data directories. Whole utterances are
     embedded, up to their first two minutes. An utterance is called as its file is typed, or as the wav.scp names it.
     """
-    from greensv.speaker.audio_list import read_audio_list
+    from greensv.speaker.corpora.audio_list import read_audio_list
     from greensv.speaker.device import device_name, resolve_device, resolve_precision
     from greensv.speaker.embedding_files import writer_for
 
@@ -136,7 +136,7 @@ def _measure(
     listed: "AudioList", bad: "_BadFiles", *, features: "FeatureConfig", is_resampled: bool, progress: "Progress"
 ) -> "Utterances":
     from greensv.search.workbench import cache_folder
-    from greensv.speaker.audio_list import measure_audio_list
+    from greensv.speaker.corpora.audio_list import measure_audio_list
 
     utterances, unusable = measure_audio_list(
         listed,
@@ -161,7 +161,7 @@ def _embed(
     progress: "Progress",
 ) -> "tuple[Utterances, NDArray[np.float32]]":
     """Returns the utterances that could be embedded, and their embeddings."""
-    from greensv.speaker.audio import AudioStore
+    from greensv.speaker.audio.store import AudioStore
     from greensv.speaker.embedding import embed as embed_utterances
 
     embeddings = embed_utterances(
@@ -197,7 +197,7 @@ class _BadFiles:
         self.skipped.extend(files)
 
     def add_utterance(self, utterances: "Utterances", index: int, error: DataError) -> None:
-        from greensv.speaker.audio import AudioError
+        from greensv.speaker.audio.store import AudioError
         from greensv.speaker.dataset import Skipped
 
         if not self._are_skipped:
@@ -212,7 +212,7 @@ class _BadFiles:
         """Returns the utterances and rows that are not bad."""
         import numpy as np
 
-        from greensv.speaker.corpus import select
+        from greensv.speaker.corpora.corpus import select
 
         if not self._rows:
             return utterances, embeddings

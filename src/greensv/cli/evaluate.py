@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from greensv.plugins import Plugins
+    from greensv.speaker.corpora.trial_list import TrialList
     from greensv.speaker.dataset import Progress, Protocol
-    from greensv.speaker.trial_list import TrialList
 
 FOLDER = click.Path(path_type=Path)
 
@@ -90,8 +90,8 @@ def evaluate(
         load_cohort,
         weights_sha256,
     )
-    from greensv.speaker.calibration import Calibration
     from greensv.speaker.device import resolve_device, resolve_precision
+    from greensv.speaker.scoring.calibration import Calibration
 
     options = EvaluationOptions(**flags)
     _check(options)
@@ -176,7 +176,7 @@ def _protocols(
 ) -> "Iterator[tuple[Protocol, TrialList | None]]":
     """Yields the protocols asked for, with the trial list where there is one."""
     from greensv.cli.evaluation import study_dataset
-    from greensv.speaker.trial_list import read_trial_list, resolve
+    from greensv.speaker.corpora.trial_list import read_trial_list, resolve
 
     if options.study is not None:
         dataset, root, arguments, cache_dir = study_dataset(options.study, plugins=plugins, data_root=options.data_root)

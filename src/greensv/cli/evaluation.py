@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from greensv.config import FeatureConfig
     from greensv.plugins import Plugins
-    from greensv.speaker.calibration import Calibration
     from greensv.speaker.dataset import Corpus, Progress, Protocol, Utterances
     from greensv.speaker.device import Precision
+    from greensv.speaker.scoring.calibration import Calibration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Embedder:
 
     def embed(self, utterances: "Utterances", what: str) -> "NDArray[np.float32]":
         """Returns the embeddings of utterances; the progress is called `what`."""
-        from greensv.speaker.audio import AudioStore
+        from greensv.speaker.audio.store import AudioStore
         from greensv.speaker.embedding import embed
 
         return embed(
@@ -104,9 +104,9 @@ def describe_scoring(
 def score_protocol(embedder: Embedder, protocol: "Protocol", normalisation: Normalisation) -> Scored:
     """Returns a protocol's cosines, normalised against the cohort where one is given."""
     from greensv.speaker.embedding import MAX_UTTERANCE_S
-    from greensv.speaker.quality import protocol_qualities
-    from greensv.speaker.score_normalisation import cohort_statistics, normalise_scores
-    from greensv.speaker.scoring import enrolment_embeddings, score_protocol_pairs
+    from greensv.speaker.scoring.normalisation import cohort_statistics, normalise_scores
+    from greensv.speaker.scoring.pairs import enrolment_embeddings, score_protocol_pairs
+    from greensv.speaker.scoring.quality import protocol_qualities
 
     embeddings = embedder.embed(protocol.utterances, f"embedding {protocol.name}")
     cohort, pairs = normalisation.cohort, protocol.pairs
@@ -133,7 +133,7 @@ def embed_cohort(embedder: Embedder, utterances: "Utterances") -> Cohort:
     """Returns the cohort that some utterances make; their speakers must be in no pair, see `check_strangers`."""
     import numpy as np
 
-    from greensv.speaker.score_normalisation import speaker_means
+    from greensv.speaker.scoring.normalisation import speaker_means
 
     embeddings = embedder.embed(utterances, "embedding the cohort")
     return Cohort(
@@ -165,7 +165,7 @@ def load_cohort(
         ConfigError: the path is neither.
         DataError: the data cannot be used.
     """
-    from greensv.speaker.kaldi_directory import load_utterances, read_kaldi_directory
+    from greensv.speaker.corpora.kaldi_directory import load_utterances, read_kaldi_directory
 
     utterances: Utterances
     if (path / "wav.scp").is_file():
@@ -186,7 +186,7 @@ def load_cohort(
 def _first_of_each_speaker(utterances: "Utterances", per_speaker: int) -> "Utterances":
     import numpy as np
 
-    from greensv.speaker.corpus import select
+    from greensv.speaker.corpora.corpus import select
 
     order = np.argsort(utterances.speakers, kind="stable")
     begins = np.searchsorted(utterances.speakers[order], np.arange(utterances.num_speakers))
@@ -248,7 +248,7 @@ def check_strangers(cohort: "Utterances", protocol: "Protocol", *, name: str) ->
     Raises:
         DataError: naming some of what they share.
     """
-    from greensv.speaker.corpus import check_disjoint
+    from greensv.speaker.corpora.corpus import check_disjoint
 
     try:
         check_disjoint(cohort, protocol.utterances, first_name=f"cohort {name}", second_name=protocol.name)

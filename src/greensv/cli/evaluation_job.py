@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from greensv.cli.evaluation import Embedder, Normalisation, Scored
-    from greensv.speaker.bootstrap import Intervals
-    from greensv.speaker.calibration import Calibration
+    from greensv.speaker.corpora.trial_list import TrialList
     from greensv.speaker.dataset import Protocol
-    from greensv.speaker.trial_list import TrialList
+    from greensv.speaker.scoring.bootstrap import Intervals
+    from greensv.speaker.scoring.calibration import Calibration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +52,9 @@ class EvaluationJob:
         from greensv.cli.evaluation import score_protocol
         from greensv.report.det_figure import write_det
         from greensv.report.score_tables import condition_records, score_record
-        from greensv.speaker.det import det_curve
-        from greensv.speaker.metrics import measure_conditions, measure_scores
-        from greensv.speaker.sorted_scores import sort_scores
+        from greensv.speaker.scoring.det import det_curve
+        from greensv.speaker.scoring.metrics import measure_conditions, measure_scores
+        from greensv.speaker.scoring.sorted_scores import sort_scores
 
         options = self.options
         scored = score_protocol(self.embedder, protocol, self.normalisation)
@@ -83,7 +83,7 @@ class EvaluationJob:
         return record, reason
 
     def _calibrated(self, scored: "Scored", protocol: "Protocol") -> "NDArray[np.floating]":
-        from greensv.speaker.calibration import fit_calibration
+        from greensv.speaker.scoring.calibration import fit_calibration
 
         calibration, path = self.calibration, self.options.fit_calibration
         if path is not None:
@@ -108,8 +108,8 @@ def _intervals(
     scores: "NDArray[np.floating]", protocol: "Protocol", p_targets: tuple[float, ...]
 ) -> "tuple[Intervals | None, str]":
     """Returns the intervals; None where a speaker has no name, so that one person may count as several, and why."""
-    from greensv.speaker.bootstrap import bootstrap, protocol_speakers
-    from greensv.speaker.trial_list import UNKNOWN_SPEAKER
+    from greensv.speaker.corpora.trial_list import UNKNOWN_SPEAKER
+    from greensv.speaker.scoring.bootstrap import bootstrap, protocol_speakers
 
     if any(name.startswith(UNKNOWN_SPEAKER) for name in protocol.utterances.speaker_names):
         return None, "some speakers are not named, add their utt2spk"

@@ -64,7 +64,7 @@ def export(
     length: `features` (batch, frames, features) or `waveform` (batch, samples), and returns `embedding`. Nothing is
     written where the two differ by more than --tolerance. Needs `pip install 'greensv[onnx]'`.
     """
-    from greensv.speaker.audio import read_audio
+    from greensv.speaker.audio.store import read_audio
     from greensv.speaker.checkpoint import write_whole
     from greensv.speaker.onnx_export import check_onnx_installed, compare, export_onnx
 

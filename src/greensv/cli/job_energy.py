@@ -9,7 +9,7 @@ from greensv.cli.console import console, echo_json
 from greensv.cli.options import json_option
 
 if TYPE_CHECKING:
-    from greensv.energy.job_energy import JobEnergy, NodeShare
+    from greensv.energy.cluster.job_energy import JobEnergy, NodeShare
 
 
 @click.command("job-energy")
@@ -42,9 +42,9 @@ def job_energy(job_id: str, *, url: str, pue: float, look_back_days: float, as_j
     A node's energy is split between its jobs: what it draws at rest equally, the rest by CPU time and memory; a GPU's
     energy goes to the jobs it is bound to. A bearer token comes from the environment, GREENSV_PROMETHEUS_TOKEN.
     """
-    from greensv.energy.job_energy import DAY_S, JobOptions
-    from greensv.energy.job_energy import job_energy as energy_of
-    from greensv.energy.prometheus import PrometheusClient
+    from greensv.energy.cluster.job_energy import DAY_S, JobOptions
+    from greensv.energy.cluster.job_energy import job_energy as energy_of
+    from greensv.energy.cluster.prometheus import PrometheusClient
 
     options = JobOptions(**{name: value for name, value in known.items() if value is not None})
     found = energy_of(PrometheusClient(url), job_id, options, lookback_s=look_back_days * DAY_S)

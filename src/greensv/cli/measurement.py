@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from greensv.energy.meter import Role
-from greensv.energy.parts import REST, Part, split
-from greensv.energy.reading import Reading
-from greensv.energy.window import EnergyWindow
+from greensv.energy.metering.parts import REST, Part, split
+from greensv.energy.metering.reading import Reading
+from greensv.energy.metering.window import EnergyWindow
 from greensv.units import kwh_from_j
 
 ROLES: Mapping[Role, str] = MappingProxyType(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from greensv.speaker.trial_list import TrialList
+    from greensv.speaker.corpora.trial_list import TrialList
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -75,12 +75,12 @@ def metrics(
     """  # noqa: D301 - click wants the character, not the letter
     from greensv.report.det_figure import check_det_path, write_det
     from greensv.report.score_tables import score_lines, score_record
-    from greensv.speaker.bootstrap import bootstrap
-    from greensv.speaker.det import det_curve
-    from greensv.speaker.metrics import measure_scores
-    from greensv.speaker.score_file import read_scores
-    from greensv.speaker.sorted_scores import sort_scores
-    from greensv.speaker.trial_list import read_trial_list
+    from greensv.speaker.corpora.trial_list import read_trial_list
+    from greensv.speaker.scoring.bootstrap import bootstrap
+    from greensv.speaker.scoring.det import det_curve
+    from greensv.speaker.scoring.metrics import measure_scores
+    from greensv.speaker.scoring.score_file import read_scores
+    from greensv.speaker.scoring.sorted_scores import sort_scores
 
     if det is not None:
         check_det_path(det)
@@ -137,7 +137,7 @@ def _speakers(trials: "TrialList", path: Path | None) -> tuple["NDArray[np.int32
     """Returns the speaker of each name of a list; or None, and why there is no telling."""
     import numpy as np
 
-    from greensv.speaker.speaker_names import read_speakers, speakers_of_names
+    from greensv.speaker.scoring.speaker_names import read_speakers, speakers_of_names
 
     found = speakers_of_names(trials.names) if path is None else read_speakers(path, trials.names)
     if found is None:

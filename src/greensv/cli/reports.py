@@ -1,9 +1,9 @@
 """From a search's result to its report: the one place that knows both."""
 
 from greensv import __version__
-from greensv.energy.ledger import Ledger
-from greensv.energy.schema import transaction
-from greensv.energy.telemetry_book import telemetry_summaries
+from greensv.energy.books.ledger import Ledger
+from greensv.energy.books.schema import transaction
+from greensv.energy.devices.telemetry_book import telemetry_summaries
 from greensv.report.study_report import StudyReport
 from greensv.search.accounts import SEARCH, account_as_json
 from greensv.search.front import knee, pareto_front

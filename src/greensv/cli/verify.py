@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from greensv.config import FeatureConfig
-    from greensv.speaker.calibration import Calibration
     from greensv.speaker.checkpoint import CheckpointInfo
     from greensv.speaker.dataset import Protocol
+    from greensv.speaker.scoring.calibration import Calibration
 
 CALIBRATION_FILE = "calibration.json"
 KNOWN_QUALITIES = ("log_duration_min", "log_duration_max", "log_magnitude_min", "log_magnitude_max")
@@ -115,7 +115,7 @@ class _Rule:
 def _rule(
     info: "CheckpointInfo", *, score: float, threshold: float | None, llr: float | None, p_target: float
 ) -> _Rule | None:
-    from greensv.speaker.metrics import bayes_threshold
+    from greensv.speaker.scoring.metrics import bayes_threshold
 
     if threshold is not None:
         return _Rule(on="score", value=score, threshold=threshold, source="option")
@@ -150,7 +150,7 @@ def _load_calibration(path: Path, checkpoint: Path) -> "Calibration":
         DataError: it cannot be read, or needs measures that two recordings do not have.
     """
     from greensv.cli.evaluation import weights_sha256
-    from greensv.speaker.calibration import Calibration
+    from greensv.speaker.scoring.calibration import Calibration
 
     calibration = Calibration.load(path)
     fitted_on = calibration.scoring.get("network_sha256")
@@ -200,8 +200,8 @@ def _pair(first: Path, second: Path, *, sample_rate_hz: int, is_resampled: bool)
 
 
 def _num_samples(path: Path, *, sample_rate_hz: int, is_resampled: bool) -> int:
-    from greensv.speaker.audio import probe_audio
-    from greensv.speaker.resampling import resampled_length
+    from greensv.speaker.audio.resampling import resampled_length
+    from greensv.speaker.audio.store import probe_audio
 
     found = probe_audio(path)
     if found.sample_rate_hz != sample_rate_hz and not is_resampled:
@@ -218,10 +218,10 @@ def _score(
     """Returns the cosine of the pair, and its quality measures for a calibration."""
     import numpy as np
 
-    from greensv.speaker.audio import AudioStore
+    from greensv.speaker.audio.store import AudioStore
     from greensv.speaker.embedding import MAX_UTTERANCE_S, embed
-    from greensv.speaker.quality import protocol_qualities
-    from greensv.speaker.scoring import score_pairs
+    from greensv.speaker.scoring.pairs import score_pairs
+    from greensv.speaker.scoring.quality import protocol_qualities
 
     audio = AudioStore(protocol.utterances)
     for index, path in enumerate(protocol.utterances.paths):
@@ -233,7 +233,7 @@ def _score(
 
 
 def _probability(llr: float, p_target: float) -> float:
-    from greensv.speaker.calibration import probability
+    from greensv.speaker.scoring.calibration import probability
 
     return float(probability([llr], prior=p_target)[0])
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from greensv.energy.device_state import DeviceReader
+from greensv.energy.devices.device_state import DeviceReader
 
 Quality = Literal["measured", "attributed", "estimated"]
 DomainKind = Literal["cpu", "dram", "gpu", "host", "node"]

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from greensv.energy.reading import OpenMeter, Reading
-from greensv.energy.recent_power import RecentPower
-from greensv.energy.tally import Tally
-from greensv.energy.window import Edge, EnergyWindow, Window
+from greensv.energy.metering.reading import OpenMeter, Reading
+from greensv.energy.metering.recent_power import RecentPower
+from greensv.energy.metering.tally import Tally
+from greensv.energy.metering.window import Edge, EnergyWindow, Window
 from greensv.errors import MeterError
 
 __all__ = ["EnergyWindow", "Monitor", "OpenMeter", "Reading", "Window"]

@@ -5,10 +5,10 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from greensv.energy.gains import load_gains, with_gains
+from greensv.energy.baseline.gains import load_gains, with_gains
 from greensv.energy.meter import Meter
+from greensv.energy.metering.selection import AUTO, NO_OPTIONS, Choice, choose_meters, open_meters
 from greensv.energy.monitoring import Monitor
-from greensv.energy.selection import AUTO, NO_OPTIONS, Choice, choose_meters, open_meters
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from greensv.energy.carbon_series import CarbonFigure, GridCarbon
+from greensv.energy.grid.series import CarbonFigure, GridCarbon
 from greensv.units import format_energy
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from greensv.errors import ConfigError
 
 if TYPE_CHECKING:
-    from greensv.speaker.det import DetCurve
+    from greensv.speaker.scoring.det import DetCurve
 
 FIGURES = (".png", ".svg", ".pdf")
 SUFFIXES = (*FIGURES, ".csv", ".json")
@@ -73,7 +73,7 @@ def _figure(curve: "DetCurve", *, eer: float, title: str, form: str) -> bytes:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from greensv.speaker.det import normal_deviates
+    from greensv.speaker.scoring.det import normal_deviates
 
     figure = Figure(figsize=(5.5, 5.5), layout="constrained")
     axes = figure.add_subplot()

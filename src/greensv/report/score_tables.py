@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from greensv.speaker.bootstrap import Intervals
-    from greensv.speaker.metrics import Metrics
+    from greensv.speaker.scoring.bootstrap import Intervals
+    from greensv.speaker.scoring.metrics import Metrics
 
 
 def score_record(metrics: "Metrics", intervals: "Intervals | None") -> dict[str, Any]:

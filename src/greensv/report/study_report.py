@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from greensv.energy.carbon_series import GridCarbon
-from greensv.energy.telemetry_book import DeviceSummary
+from greensv.energy.devices.telemetry_book import DeviceSummary
+from greensv.energy.grid.series import GridCarbon
 from greensv.report.carbon_tables import carbon_words, notes
 from greensv.report.repetitions import energy_spread, percent_spread, repetitions_of
 from greensv.report.tables import kwh, network_name

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from greensv.energy.idle_book import NetAccount, net_account
-from greensv.energy.ledger import Ledger
-from greensv.energy.phase_book import DATA_WAIT, PhaseTotal, phase_totals
-from greensv.energy.schema import transaction
-from greensv.energy.telemetry_book import telemetry_summaries
+from greensv.energy.baseline.idle_book import NetAccount, net_account
+from greensv.energy.books.ledger import Ledger
+from greensv.energy.books.schema import transaction
+from greensv.energy.devices.phase_book import DATA_WAIT, PhaseTotal, phase_totals
+from greensv.energy.devices.telemetry_book import telemetry_summaries
 from greensv.errors import BudgetError
 from greensv.units import kwh_from_j, kwh_from_uj
 

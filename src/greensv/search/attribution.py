@@ -2,7 +2,8 @@
 
 An energy counter changes every 1 ms (RAPL) to 100 ms (NVML) and a forward pass may take 5 ms, so no meter sees the
 phases. What is measured is the energy E of a whole training, by domain, and its duration T; what is timed are the
-seconds t of each phase on the device's own time line (`greensv.speaker.phases`). The phases' sum is E, exactly.
+seconds t of each phase on the device's own time line (`greensv.speaker.training.phases`). The phases' sum is
+exactly E.
 
 The model
     A GPU rests while it waits for data and between steps (phase `other`): those seconds count at its idle power P_idle,
@@ -29,11 +30,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from greensv.energy.devices.phase_book import DATA_WAIT, OTHER, PhaseEnergy
 from greensv.energy.meter import Domain
+from greensv.energy.metering.tally import Reading
 from greensv.energy.monitoring import EnergyWindow
-from greensv.energy.phase_book import DATA_WAIT, OTHER, PhaseEnergy
-from greensv.energy.tally import Reading
-from greensv.speaker.phases import STEP_PHASES, StepTimes
+from greensv.speaker.training.phases import STEP_PHASES, StepTimes
 
 POWER_SPREAD = 0.25
 """By how much the power of a phase differs from the mean of all: an assumption, as a relative standard deviation."""

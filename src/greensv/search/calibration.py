@@ -12,10 +12,10 @@ from statistics import mean, stdev
 from typing import Any
 
 from greensv.config.validation import validate
-from greensv.energy.comparison import Trace
-from greensv.energy.gains import calibrations_folder, write_json
-from greensv.energy.idle import NetEnergy, this_host
-from greensv.energy.window import EnergyWindow
+from greensv.energy.baseline.comparison import Trace
+from greensv.energy.baseline.gains import calibrations_folder, write_json
+from greensv.energy.baseline.idle import NetEnergy, this_host
+from greensv.energy.metering.window import EnergyWindow
 from greensv.errors import MeterError
 from greensv.units import j_from_kwh
 

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
-from greensv.energy.comparison import Comparison, Trace
-from greensv.energy.gains import Gain, parse_domain
+from greensv.energy.baseline.comparison import Comparison, Trace
+from greensv.energy.baseline.gains import Gain, parse_domain
 from greensv.errors import MeterError
 from greensv.search.calibration import Calibration
 

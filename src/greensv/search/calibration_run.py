@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from greensv import __version__
-from greensv.energy.comparison import Trace
-from greensv.energy.gains import Gain, load_gains, source_words, with_gains
-from greensv.energy.idle import (
+from greensv.energy.baseline.comparison import Trace
+from greensv.energy.baseline.gains import Gain, load_gains, source_words, with_gains
+from greensv.energy.baseline.idle import (
     IdleBaseline,
     Source,
     measure_idle,
@@ -21,9 +21,9 @@ from greensv.energy.idle import (
     this_host,
 )
 from greensv.energy.meter import Domain
+from greensv.energy.metering.reading import Reading
+from greensv.energy.metering.selection import Choice, choose_meters, open_meters
 from greensv.energy.monitoring import EnergyWindow, Monitor
-from greensv.energy.reading import Reading
-from greensv.energy.selection import Choice, choose_meters, open_meters
 from greensv.errors import MeterError
 from greensv.plugins import Plugins
 from greensv.search.calibration import Calibration, Hardware, unit_cost

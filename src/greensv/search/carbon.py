@@ -1,11 +1,11 @@
 """The carbon of a study: its source with its options, and the watch over it while a job runs."""
 
 from greensv.config import EnergyConfig
+from greensv.energy.books.ledger import Ledger
 from greensv.energy.carbon import CarbonSource, configured_source
-from greensv.energy.carbon_book import UNKNOWN_METHOD, CarbonBook
-from greensv.energy.carbon_series import FactorSeries, GridCarbon
-from greensv.energy.carbon_watch import CarbonWatch
-from greensv.energy.ledger import Ledger
+from greensv.energy.grid.book import UNKNOWN_METHOD, CarbonBook
+from greensv.energy.grid.series import FactorSeries, GridCarbon
+from greensv.energy.grid.watch import CarbonWatch
 from greensv.plugins import Plugins
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from greensv.energy.budget import Lease
+from greensv.energy.books.budget import Lease
 from greensv.errors import GreensvError
 from greensv.search.candidate import Candidate
 from greensv.search.cost import CostModel, Prediction

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from greensv.speaker.audio import AudioStore
+    from greensv.speaker.audio.store import AudioStore
     from greensv.speaker.device import Precision
-    from greensv.speaker.metrics import Metrics
-    from greensv.speaker.training import Training
+    from greensv.speaker.scoring.metrics import Metrics
+    from greensv.speaker.training.loop import Training
 
 NUM_RESAMPLES = 200
 """Resamples of speakers for the interval of a test EER."""
@@ -121,7 +121,7 @@ def full_recipe_steps(bench: Workbench, phase: Phase) -> int:
 def score_dev(bench: Workbench, network: "nn.Module") -> tuple[float, float]:
     """Returns EER and minDCF on the development pairs."""
     from greensv.speaker.device import resolve_precision
-    from greensv.speaker.metrics import verify_scores
+    from greensv.speaker.scoring.metrics import verify_scores
 
     precision = resolve_precision(bench.config.recipe.precision, bench.device)
     scores = _scores(bench, network, bench.corpus.dev, bench.dev_audio, precision=precision)
@@ -135,9 +135,9 @@ def score_protocol(bench: Workbench, network: "nn.Module", protocol: Protocol) -
     Where the protocol tells conditions apart, the same but the interval for each under `conditions`: None for one
     whose pairs are of one class only. In fp32, so that `greensv evaluate` finds the same on any machine.
     """
-    from greensv.speaker.audio import AudioStore
-    from greensv.speaker.bootstrap import bootstrap, protocol_speakers
-    from greensv.speaker.metrics import measure_conditions, verify_scores
+    from greensv.speaker.audio.store import AudioStore
+    from greensv.speaker.scoring.bootstrap import bootstrap, protocol_speakers
+    from greensv.speaker.scoring.metrics import measure_conditions, verify_scores
 
     scores = _scores(bench, network, protocol, AudioStore(protocol.utterances), precision="fp32")
     found = verify_scores(scores, protocol.pairs.is_target)
@@ -176,7 +176,7 @@ def _scores(
     precision: "Precision",
 ) -> "NDArray[np.float32]":
     from greensv.speaker.embedding import embed
-    from greensv.speaker.scoring import score_protocol_pairs
+    from greensv.speaker.scoring.pairs import score_protocol_pairs
 
     looked_at_s = time.monotonic()
 

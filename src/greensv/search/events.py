@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from greensv.trial_record import TrialRecord
 
 if TYPE_CHECKING:
-    from greensv.energy.carbon_watch import CarbonWatch
+    from greensv.energy.grid.watch import CarbonWatch
     from greensv.search.metering import Metering
 
 

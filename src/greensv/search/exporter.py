@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from greensv import __version__
-from greensv.energy.budget import Statement
-from greensv.energy.carbon_fill import study_series
-from greensv.energy.carbon_series import CarbonFigure
+from greensv.energy.books.budget import Statement
+from greensv.energy.grid.fill import study_series
+from greensv.energy.grid.series import CarbonFigure
 from greensv.errors import ConfigError
 from greensv.search.events import Event, FrontKnown, JobOpened, Listener, Noted, Stepped, TrialEnded, TrialStarted
 from greensv.search.front import knee

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from greensv.search.trainer import Trainer
     from greensv.speaker.dataset import Progress
     from greensv.speaker.distributed import Team
-    from greensv.speaker.training import Training
+    from greensv.speaker.training.loop import Training
 
 LOOK_INTERVAL_S = 1.0
 """How often a follower looks whether its leader is still there."""

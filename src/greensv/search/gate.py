@@ -2,7 +2,7 @@
 
 import time
 
-from greensv.energy.budget import Lease
+from greensv.energy.books.budget import Lease
 from greensv.search.control import TooDear
 from greensv.search.metering import Metering
 from greensv.units import format_energy

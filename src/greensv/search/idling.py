@@ -3,7 +3,7 @@
 import logging
 from datetime import UTC, datetime
 
-from greensv.energy.idle import (
+from greensv.energy.baseline.idle import (
     IdleBaseline,
     IdleMeasurement,
     IdlePower,
@@ -13,8 +13,8 @@ from greensv.energy.idle import (
     needs_measuring,
     this_host,
 )
-from greensv.energy.idle_book import idle_baselines, record_idle
-from greensv.energy.schema import transaction
+from greensv.energy.baseline.idle_book import idle_baselines, record_idle
+from greensv.energy.books.schema import transaction
 from greensv.search.events import Noted, Progressed
 from greensv.search.session import Session
 from greensv.units import format_energy

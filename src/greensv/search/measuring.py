@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from greensv.energy.idle import NetEnergy
-from greensv.energy.window import EnergyWindow
+from greensv.energy.baseline.idle import NetEnergy
+from greensv.energy.metering.window import EnergyWindow
 from greensv.errors import MeterError, TrainingError
 from greensv.search.events import Noted, Stepped
 from greensv.search.gate import BudgetGate
@@ -20,7 +20,7 @@ from greensv.units import format_energy
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from greensv.speaker.training import StepReport, Training
+    from greensv.speaker.training.loop import StepReport, Training
 
 WARMUP_STEPS = 3
 """Steps left out of joules per step: the first ones allocate memory and choose algorithms."""

@@ -9,15 +9,15 @@ from functools import partial
 
 from greensv.builtin.meters.machine import cpu_time_s
 from greensv.config import EnergyConfig
-from greensv.energy.budget import Lease, Purpose, head_room_j, is_alive, this_process
-from greensv.energy.charging import Charger
-from greensv.energy.gains import Gain, load_gains, source_words, with_gains
-from greensv.energy.idle import IdleBaseline
-from greensv.energy.ledger import Ledger
+from greensv.energy.baseline.gains import Gain, load_gains, source_words, with_gains
+from greensv.energy.baseline.idle import IdleBaseline
+from greensv.energy.books.budget import Lease, Purpose, head_room_j, is_alive, this_process
+from greensv.energy.books.charging import Charger
+from greensv.energy.books.ledger import Ledger
 from greensv.energy.meter import Domain
+from greensv.energy.metering.selection import Choice, choose_meters, open_meters
 from greensv.energy.monitoring import EnergyWindow, Monitor
-from greensv.energy.selection import Choice, choose_meters, open_meters
-from greensv.energy.sharing import EXCHANGE_INTERVAL_S, Sharing
+from greensv.energy.sharing.sharing import EXCHANGE_INTERVAL_S, Sharing
 from greensv.errors import BudgetError
 from greensv.plugins import Plugins
 from greensv.search.control import BudgetExhausted

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from greensv.energy.budget import Holder, is_alive, this_process
-from greensv.energy.ledger import Ledger
+from greensv.energy.books.budget import Holder, is_alive, this_process
+from greensv.energy.books.ledger import Ledger
 from greensv.search.candidate import Candidate, SearchSpace
 from greensv.search.events import Listener, Noted
 from greensv.search.records import from_trial

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from greensv.energy.ledger import Ledger
+from greensv.energy.books.ledger import Ledger
 from greensv.errors import StudyError, TrainingError
 from greensv.plugins import Plugins
 from greensv.search.accounts import RETRAIN

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from greensv import __version__
-from greensv.energy.carbon_watch import CarbonWatch
-from greensv.energy.phase_book import phase_totals
-from greensv.energy.schema import transaction
+from greensv.energy.books.schema import transaction
+from greensv.energy.devices.phase_book import phase_totals
+from greensv.energy.grid.watch import CarbonWatch
 from greensv.errors import GreensvError, TeamBroken, TrainingError
 from greensv.search.accounts import phases_as_json
 from greensv.search.control import BudgetExhausted, Interrupted, TooDear
@@ -30,7 +30,7 @@ from greensv.units import format_energy, j_from_kwh
 if TYPE_CHECKING:
     from torch import nn
 
-    from greensv.speaker.training import StepReport, Training
+    from greensv.speaker.training.loop import StepReport, Training
 
 logger = logging.getLogger(__name__)
 

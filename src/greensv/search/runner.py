@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from greensv.config import StudyConfig
-from greensv.energy.carbon_series import GridCarbon
-from greensv.energy.carbon_watch import CarbonWatch
-from greensv.energy.ledger import Ledger
+from greensv.energy.books.ledger import Ledger
+from greensv.energy.grid.series import GridCarbon
+from greensv.energy.grid.watch import CarbonWatch
 from greensv.errors import BudgetError, GreensvError, TeamBroken, TrainingError
 from greensv.plugins import Plugins
 from greensv.search.accounts import SEARCH

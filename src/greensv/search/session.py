@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from greensv.config import StudyConfig
-from greensv.energy.ledger import Ledger
+from greensv.energy.books.ledger import Ledger
 from greensv.errors import GreensvError, TeamBroken
 from greensv.plugins import Plugins
 from greensv.search.control import BudgetExhausted, Interrupted, StopRequest, TooDear, stop_on_signals

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from greensv.speaker.dataset import Skipped
 
 if TYPE_CHECKING:
-    from greensv.speaker.training import Training
+    from greensv.speaker.training.loop import Training
 
 NUM_REASONS = 3
 """So many of the commonest reasons are told."""

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from greensv.energy.ledger import Ledger
-from greensv.energy.schema import immediate_transactions
+from greensv.energy.books.ledger import Ledger
+from greensv.energy.books.schema import immediate_transactions
 from greensv.errors import StudyError
 
 if TYPE_CHECKING:

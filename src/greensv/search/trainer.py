@@ -13,13 +13,13 @@ from greensv.plugins import Plugins
 from greensv.search.candidate import Candidate, SearchSpace
 from greensv.search.orders import LoadCorpus, RunTraining, TrainingOrder
 from greensv.search.workbench import cache_folder, dataset_arguments
-from greensv.speaker.audio import AudioStore
+from greensv.speaker.audio.store import AudioStore
 from greensv.speaker.augmentation import Augmenter
 from greensv.speaker.checkpoint import load_training_state
-from greensv.speaker.corpus import join
+from greensv.speaker.corpora.corpus import join
 from greensv.speaker.dataset import Corpus, Progress, Utterances
 from greensv.speaker.distributed import Team
-from greensv.speaker.training import StepReport, Training
+from greensv.speaker.training.loop import StepReport, Training
 
 
 class Trainer:

@@ -6,18 +6,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from greensv.energy.books.schema import transaction
+from greensv.energy.devices.phase_book import DATA_WAIT, PhaseEnergy, record_phases
+from greensv.energy.devices.telemetry_book import lowest_power_w
 from greensv.energy.meter import Domain
 from greensv.energy.monitoring import EnergyWindow, Window
-from greensv.energy.phase_book import DATA_WAIT, PhaseEnergy, record_phases
-from greensv.energy.schema import transaction
-from greensv.energy.telemetry_book import lowest_power_w
 from greensv.errors import GreensvError
 from greensv.search.attribution import RestPower, attribute
 from greensv.search.metering import Metering
 
 if TYPE_CHECKING:
-    from greensv.speaker.phases import StepTimes
-    from greensv.speaker.training import Training
+    from greensv.speaker.training.loop import Training
+    from greensv.speaker.training.phases import StepTimes
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from greensv import __version__
 from greensv.config import StudyConfig
-from greensv.energy.carbon_watch import CarbonWatch
+from greensv.energy.grid.watch import CarbonWatch
 from greensv.plugins import Plugins
 from greensv.search.calibration import Calibration
 from greensv.search.candidate import Candidate

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from greensv.config import EnergyConfig
-from greensv.energy.device_state import DeviceReader
-from greensv.energy.host_state import HostReader
+from greensv.energy.devices.device_state import DeviceReader
+from greensv.energy.devices.host_state import HostReader
+from greensv.energy.devices.telemetry import Telemetry
 from greensv.energy.meter import MeterRequest
-from greensv.energy.telemetry import Telemetry
 from greensv.plugins import Plugins
 from greensv.search.metering import Metering
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from greensv.search.trainer import Trainer
-    from greensv.speaker.audio import AudioStore
+    from greensv.speaker.audio.store import AudioStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ def open_workbench(
         Interrupted, BudgetExhausted: while it was being prepared.
     """
     from greensv.search.trainer import Trainer, load_corpus, share_corpus
-    from greensv.speaker.audio import AudioStore
+    from greensv.speaker.audio.store import AudioStore
 
     progress = watched_progress(listen, stop, metering)
     space = build_space(config.backbones, plugins)

@@ -28,7 +28,7 @@ from greensv.speaker.backbone import Backbone
 from greensv.speaker.space import Value
 
 if TYPE_CHECKING:
-    from greensv.speaker.training import Training
+    from greensv.speaker.training.loop import Training
 
 FORMAT = "greensv-checkpoint"
 FORMAT_VERSION = 1

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from greensv.config import FeatureConfig
 from greensv.errors import DataError, TrainingError
-from greensv.speaker.audio import AudioError, AudioStore, OnUnreadable
-from greensv.speaker.batches import check_sample_rate
+from greensv.speaker.audio.store import AudioError, AudioStore, OnUnreadable
 from greensv.speaker.dataset import Utterances
 from greensv.speaker.device import Precision, autocast, place_network
 from greensv.speaker.features import Fbank, subtract_mean
 from greensv.speaker.prefetch import prefetched
+from greensv.speaker.training.batches import check_sample_rate
 
 logger = logging.getLogger(__name__)
 

@@ -23,8 +23,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from greensv.speaker.audio import probe_audio, read_audio, read_resampled
-from greensv.speaker.corpus import check_disjoint
+from greensv.speaker.audio.store import probe_audio, read_audio, read_resampled
+from greensv.speaker.corpora.corpus import check_disjoint
 from greensv.speaker.dataset import Corpus, Dataset, Protocol, Utterances, ignore_progress
 
 KEBAB_CASE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

@@ -8,7 +8,7 @@ import soundfile
 from greensv.builtin.datasets.kaldi import KaldiDataset, KaldiOptions, greensv_datasets
 from greensv.config.load import validate
 from greensv.errors import DataError
-from greensv.speaker import manifest
+from greensv.speaker.corpora import manifest
 from greensv.speaker.dataset import Corpus, Protocol, ignore_progress
 from greensv.testing.dataset_contract import DatasetContract
 

@@ -10,8 +10,8 @@ import pytest
 from greensv.builtin.meters import machine
 from greensv.builtin.meters.estimate import EstimateMeter, EstimateOptions, EstimateSession, Model
 from greensv.energy.meter import MeterRequest
+from greensv.energy.metering.selection import choose_meters, open_meters
 from greensv.energy.monitoring import Monitor
-from greensv.energy.selection import choose_meters, open_meters
 from greensv.errors import MeterError
 from greensv.testing.meter_contract import MeterContract
 from simulated.scripted import ScriptedClock

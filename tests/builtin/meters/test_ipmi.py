@@ -15,8 +15,8 @@ import pytest
 from greensv.builtin.meters.ipmi import IpmiMeter
 from greensv.builtin.meters.ipmi_query import SYSTEM_FOLDERS, IpmiOptions
 from greensv.energy.meter import Domain, MeterRequest, MeterSession
+from greensv.energy.metering.selection import choose_meters, open_meters
 from greensv.energy.monitoring import Monitor
-from greensv.energy.selection import choose_meters, open_meters
 from greensv.errors import MeterError
 from greensv.testing.meter_contract import MeterContract
 from simulated.bmc import SimulatedBmc

@@ -196,7 +196,7 @@ import json, sys
 from pathlib import Path
 from greensv.builtin.meters.nvml import NvmlMeter
 from greensv.energy.monitoring import Monitor
-from greensv.energy.selection import choose_meters, open_meters
+from greensv.energy.metering.selection import choose_meters, open_meters
 
 state = Path(sys.argv[1])
 choices = choose_meters([NvmlMeter()], ["nvml"], gpu_uuids=sys.argv[2:])

@@ -7,7 +7,7 @@ import pynvml
 import pytest
 
 from greensv.builtin.meters.nvml import NvmlMeter
-from greensv.energy.device_state import DeviceReader
+from greensv.energy.devices.device_state import DeviceReader
 from greensv.energy.meter import MeterRequest
 from greensv.errors import MeterError
 from simulated.nvml import UUIDS, FakeGpus, build_stub

@@ -11,11 +11,11 @@ import pytest
 from greensv.builtin.meters.prometheus import PrometheusMeter
 from greensv.builtin.meters.prometheus_series import PrometheusOptions, SeriesOptions
 from greensv.config.load import validate
+from greensv.energy.cluster.prometheus import PrometheusClient
 from greensv.energy.meter import CounterSample, Domain, MeterRequest, MeterSession
+from greensv.energy.metering.selection import choose_meters
+from greensv.energy.metering.tally import OpenMeter
 from greensv.energy.monitoring import Monitor
-from greensv.energy.prometheus import PrometheusClient
-from greensv.energy.selection import choose_meters
-from greensv.energy.tally import OpenMeter
 from greensv.errors import MeterError
 from greensv.search.events import Event, Noted, TrialEnded
 from greensv.search.exporter import Address, exported

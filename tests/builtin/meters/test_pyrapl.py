@@ -152,7 +152,7 @@ from simulated.powercap_tree import PACKAGE_RANGE_UJ, set_counter
 from greensv.builtin.meters.pyrapl import PyRaplMeter
 from greensv.builtin.meters.rapl import RaplMeter
 from greensv.energy.monitoring import Monitor
-from greensv.energy.selection import choose_meters, open_meters
+from greensv.energy.metering.selection import choose_meters, open_meters
 
 zone = Path(sys.argv[1])
 set_counter(zone, PACKAGE_RANGE_UJ - 1_000_000)

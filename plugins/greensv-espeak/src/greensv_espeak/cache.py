@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from greensv.errors import DataError, PluginError
-from greensv.speaker.corpus import build_utterances
+from greensv.speaker.corpora.corpus import build_utterances
 from greensv.speaker.dataset import Progress, Utterances
 from greensv_espeak.options import EspeakOptions, Split
 from greensv_espeak.render import MANIFEST, PLUGIN_ERROR_CODE, RENDERER_VERSION, SAMPLE_RATE_HZ, Job

@@ -39,7 +39,7 @@ class EspeakDataset(Dataset):
 
 
 def _protocol(split: Split, options: EspeakOptions, *, cache_dir: Path, progress: Progress) -> Protocol:
-    from greensv.speaker.corpus import make_pairs
+    from greensv.speaker.corpora.corpus import make_pairs
     from greensv_espeak.cache import rendered
 
     utterances = rendered(split, options, cache_dir=cache_dir, progress=progress)

@@ -63,7 +63,7 @@ class CnCelebDataset(Dataset):
 
     def load(self, root: Path | None, options: CnCelebOptions, *, cache_dir: Path, progress: Progress) -> Corpus:
         """Returns the training utterances and development pairs; see `Dataset.load`."""
-        from greensv.speaker.manifest import usable_utterances
+        from greensv.speaker.corpora.manifest import usable_utterances
 
         folder = existing_root(root, dataset=self.name, where_to_get=WHERE_TO_GET)
         _check_tests(folder, options)
@@ -92,8 +92,8 @@ class CnCelebDataset(Dataset):
         A pair's condition is the genre of its test utterance.
         """
         from greensv.builtin.datasets.cnceleb_tests import averaged, concatenated
-        from greensv.speaker.protocol import Measuring
-        from greensv.speaker.trial_list import read_trial_list
+        from greensv.speaker.corpora.protocol import Measuring
+        from greensv.speaker.corpora.trial_list import read_trial_list
 
         folder = existing_root(root, dataset=self.name, where_to_get=WHERE_TO_GET)
         if not options.tests:
@@ -146,7 +146,7 @@ def _check_tests(root: Path, options: CnCelebOptions) -> None:
 
 
 def _check_unseen(root: Path, options: CnCelebOptions, tested: Iterable[str]) -> None:
-    from greensv.speaker.corpus import check_nothing_shared
+    from greensv.speaker.corpora.corpus import check_nothing_shared
 
     for part in options.train:
         names = ("CN-Celeb's evaluation", f"the training data {part}")
@@ -155,7 +155,7 @@ def _check_unseen(root: Path, options: CnCelebOptions, tested: Iterable[str]) ->
 
 def _training_speakers(folder: Path, part: Part) -> list[str]:
     """Returns the training speakers: those of `dev.lst`; of CN-Celeb2 all in `spk.lst`, or all folders without it."""
-    from greensv.speaker.text_lines import read_lines
+    from greensv.speaker.corpora.text_lines import read_lines
 
     listed = folder / ("dev/dev.lst" if part == "cnceleb1" else "spk.lst")
     if part == "cnceleb2" and not listed.exists():
@@ -170,14 +170,14 @@ def _training_speakers(folder: Path, part: Part) -> list[str]:
 
 def _enrolled_speakers(path: Path) -> set[str]:
     """Returns the speakers of `enroll.lst` or `enroll.map`, whose lines begin with `id00800-enroll`."""
-    from greensv.speaker.text_lines import read_lines
+    from greensv.speaker.corpora.text_lines import read_lines
 
     return {line.split("-", 1)[0] for line in read_lines(path) if line.strip()}
 
 
 def _training_files(folder: Path, part: Part, progress: Progress) -> Sequence[str]:
-    from greensv.speaker.audio_suffixes import AUDIO_SUFFIXES, one_file_each
-    from greensv.speaker.manifest import find_audio
+    from greensv.speaker.audio.suffixes import AUDIO_SUFFIXES, one_file_each
+    from greensv.speaker.corpora.manifest import find_audio
 
     data = folder / "data"
     speakers = _training_speakers(folder, part)

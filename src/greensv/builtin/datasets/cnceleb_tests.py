@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from greensv.errors import DataError
-from greensv.speaker.audio_suffixes import find_audio_file
+from greensv.speaker.audio.suffixes import find_audio_file
+from greensv.speaker.corpora.protocol import Measuring, conditions_of, make_protocol, measured_utterances
+from greensv.speaker.corpora.text_lines import read_lines
+from greensv.speaker.corpora.trial_list import TrialList
 from greensv.speaker.dataset import Pairs, Protocol
-from greensv.speaker.protocol import Measuring, conditions_of, make_protocol, measured_utterances
-from greensv.speaker.text_lines import read_lines
-from greensv.speaker.trial_list import TrialList
 
 
 def concatenated(trials: TrialList, evaluation: Path, measuring: Measuring) -> Protocol:

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from greensv.errors import DataError
-from greensv.speaker.audio_suffixes import AUDIO_SUFFIXES, find_audio_file, one_file_each, without_suffix
-from greensv.speaker.text_lines import read_blocks
+from greensv.speaker.audio.suffixes import AUDIO_SUFFIXES, find_audio_file, one_file_each, without_suffix
+from greensv.speaker.corpora.text_lines import read_blocks
 
 CLIPS = "clips"
 _CLIP = re.compile(r"common_voice_(?P<language>[A-Za-z-]+)_\d+")

@@ -29,7 +29,7 @@ from greensv.hookspecs import hookimpl
 from greensv.speaker.dataset import Corpus, Dataset, Progress, Protocol
 
 if TYPE_CHECKING:
-    from greensv.speaker.trial_list import TrialList
+    from greensv.speaker.corpora.trial_list import TrialList
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class CommonBenchDataset(Dataset):
         The pair list is read for the names of its speakers alone, who must not be trained on.
         """
         from greensv.builtin.datasets.common_voice import training_clips
-        from greensv.speaker.manifest import usable_utterances
+        from greensv.speaker.corpora.manifest import usable_utterances
 
         folder = existing_root(root, dataset=self.name, where_to_get=WHERE_TO_GET)
         tested = _tested(folder, options)
@@ -121,7 +121,7 @@ class CommonBenchDataset(Dataset):
         """
         from greensv.builtin.datasets.common_voice import find_clip, language_of
         from greensv.builtin.datasets.pair_table import sha256_of
-        from greensv.speaker.protocol import Measuring, make_protocol
+        from greensv.speaker.corpora.protocol import Measuring, make_protocol
 
         folder = existing_root(root, dataset=self.name, where_to_get=WHERE_TO_GET)
         if options.pairs is None:
@@ -211,7 +211,7 @@ def _trained(root: Path, options: CommonBenchOptions) -> set[str]:
 
 
 def _check_unseen(tested: Iterable[str], trained: Iterable[str]) -> None:
-    from greensv.speaker.corpus import check_nothing_shared
+    from greensv.speaker.corpora.corpus import check_nothing_shared
 
     try:
         check_nothing_shared("speakers", tested, trained, names=("the pair list", "the training clips"))

@@ -61,7 +61,7 @@ def check_list_there(path: Path) -> None:
 
 def drawn_pairs(utterances: "Utterances", options: DevelopmentOptions) -> "Protocol":
     """Returns the protocol `dev`, pairs drawn among development utterances."""
-    from greensv.speaker.corpus import make_pairs
+    from greensv.speaker.corpora.corpus import make_pairs
     from greensv.speaker.dataset import Protocol
 
     pairs = make_pairs(
@@ -77,7 +77,7 @@ def held_out_corpus(
     utterances: "Utterances", options: DevelopmentOptions, *, skipped: "Sequence[Skipped]" = ()
 ) -> "Corpus":
     """Returns the corpus of some training utterances, a few of whose speakers are held out for development."""
-    from greensv.speaker.corpus import hold_out_speakers
+    from greensv.speaker.corpora.corpus import hold_out_speakers
     from greensv.speaker.dataset import Corpus
 
     train, dev = hold_out_speakers(utterances, num_speakers=options.num_dev_speakers, seed=options.seed)

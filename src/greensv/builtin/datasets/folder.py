@@ -30,12 +30,12 @@ from greensv.builtin.datasets.development import (
 )
 from greensv.errors import DataError
 from greensv.hookspecs import hookimpl
-from greensv.speaker.audio_suffixes import AUDIO_SUFFIXES
+from greensv.speaker.audio.suffixes import AUDIO_SUFFIXES
 from greensv.speaker.dataset import Corpus, Dataset, Progress, Protocol
 
 if TYPE_CHECKING:
+    from greensv.speaker.corpora.trial_list import TrialList
     from greensv.speaker.dataset import Skipped, Utterances
-    from greensv.speaker.trial_list import TrialList
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class FolderDataset(Dataset):
         An utterance is named by its path below the root, without the suffix. Trial lists are read for the names of
         their speakers alone, who must not be trained on.
         """
-        from greensv.speaker.corpus import check_disjoint
+        from greensv.speaker.corpora.corpus import check_disjoint
 
         folder = existing_root(root, dataset=self.name)
         for name in options.tests:
@@ -89,7 +89,7 @@ class FolderDataset(Dataset):
         self, root: Path | None, options: FolderOptions, *, cache_dir: Path, progress: Progress
     ) -> tuple[Protocol, ...]:
         """Returns a protocol per trial list of `options.tests`, in order; see `Dataset.load_tests`."""
-        from greensv.speaker.protocol import Measuring, make_protocol
+        from greensv.speaker.corpora.protocol import Measuring, make_protocol
 
         folder = existing_root(root, dataset=self.name)
         measuring = Measuring(
@@ -116,7 +116,7 @@ def greensv_datasets() -> Iterable[Dataset]:
 
 def _tests(root: Path, options: FolderOptions) -> Iterator[tuple["TrialList", list[str]]]:
     """Yields each trial list and the speaker of each of its names, told by the name alone."""
-    from greensv.speaker.trial_list import read_trial_list
+    from greensv.speaker.corpora.trial_list import read_trial_list
 
     # The innermost folder first: the parts may lie inside one another.
     parts = sorted({options.test, options.train, options.dev or options.train}, key=lambda part: -len(Path(part).parts))
@@ -138,8 +138,8 @@ def _tests(root: Path, options: FolderOptions) -> Iterator[tuple["TrialList", li
 def _utterances(
     root: Path, part: str, options: FolderOptions, tested: set[str], *, cache_dir: Path, progress: Progress
 ) -> "tuple[Utterances, tuple[Skipped, ...]]":
-    from greensv.speaker.audio_suffixes import without_suffix
-    from greensv.speaker.manifest import usable_utterances
+    from greensv.speaker.audio.suffixes import without_suffix
+    from greensv.speaker.corpora.manifest import usable_utterances
 
     folder = normal(root / part)
     speakers = _speaker_folders(root, part, options)
@@ -164,8 +164,8 @@ def _utterances(
 
 
 def _audio_files(folder: Path, progress: Progress) -> list[str]:
-    from greensv.speaker.audio_suffixes import one_file_each
-    from greensv.speaker.manifest import find_audio
+    from greensv.speaker.audio.suffixes import one_file_each
+    from greensv.speaker.corpora.manifest import find_audio
 
     return one_file_each(find_audio(str(folder), AUDIO_SUFFIXES, progress))
 
@@ -185,14 +185,14 @@ def _speaker_folders(root: Path, part: str, options: FolderOptions) -> set[str]:
 
 
 def _check_unseen(seen: Iterable[str], tested: Iterable[str], *, part: Path, options: FolderOptions) -> None:
-    from greensv.speaker.corpus import check_nothing_shared
+    from greensv.speaker.corpora.corpus import check_nothing_shared
 
     if not options.leave_out_test_speakers:
         check_nothing_shared("speakers", tested, seen, names=("the test lists", str(part)))
 
 
 def _audio_paths(root: Path, trials: "TrialList") -> list[str]:
-    from greensv.speaker.audio_suffixes import find_audio_file
+    from greensv.speaker.audio.suffixes import find_audio_file
 
     paths = []
     for number, name in enumerate(trials.names):

@@ -32,8 +32,8 @@ from greensv.hookspecs import hookimpl
 from greensv.speaker.dataset import Corpus, Dataset, Progress, Protocol
 
 if TYPE_CHECKING:
+    from greensv.speaker.corpora.kaldi_directory import KaldiDirectory
     from greensv.speaker.dataset import Skipped, Utterances
-    from greensv.speaker.kaldi_directory import KaldiDirectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +67,8 @@ class KaldiDataset(Dataset):
 
         Trial lists are read for the names of their speakers alone, who must not be trained on.
         """
-        from greensv.speaker.corpus import check_disjoint
-        from greensv.speaker.trial_list import known_utterances, read_trial_list
+        from greensv.speaker.corpora.corpus import check_disjoint
+        from greensv.speaker.corpora.trial_list import known_utterances, read_trial_list
 
         folder = existing_root(root, dataset=self.name)
         if options.dev is None and options.dev_pairs is not None:
@@ -101,7 +101,7 @@ class KaldiDataset(Dataset):
         Raises:
             DataError: also where a speaker or an audio file of a test is in the training or development data.
         """
-        from greensv.speaker.trial_list import read_trial_list, resolve
+        from greensv.speaker.corpora.trial_list import read_trial_list, resolve
 
         folder = existing_root(root, dataset=self.name)
         rate = options.sample_rate_hz
@@ -125,7 +125,7 @@ def greensv_datasets() -> Iterable[Dataset]:
 
 
 def _directory(root: Path, name: str) -> "KaldiDirectory":
-    from greensv.speaker.kaldi_directory import read_kaldi_directory
+    from greensv.speaker.corpora.kaldi_directory import read_kaldi_directory
 
     return read_kaldi_directory(root / name, root=root)
 
@@ -133,7 +133,7 @@ def _directory(root: Path, name: str) -> "KaldiDirectory":
 def _utterances(
     root: Path, name: str, options: KaldiOptions, *, cache_dir: Path, progress: Progress
 ) -> "tuple[Utterances, tuple[Skipped, ...]]":
-    from greensv.speaker.kaldi_directory import load_usable_utterances
+    from greensv.speaker.corpora.kaldi_directory import load_usable_utterances
 
     rate = options.sample_rate_hz
     return load_usable_utterances(_directory(root, name), sample_rate_hz=rate, cache_dir=cache_dir, progress=progress)
@@ -143,7 +143,7 @@ def _dev_protocol(
     root: Path, name: str, options: KaldiOptions, *, cache_dir: Path, progress: Progress
 ) -> "tuple[Protocol, tuple[Skipped, ...]]":
     """Returns the development pairs, and the files that no pair could be drawn of; those of given pairs are needed."""
-    from greensv.speaker.trial_list import read_trial_list, resolve
+    from greensv.speaker.corpora.trial_list import read_trial_list, resolve
 
     if options.dev_pairs is None:
         utterances, skipped = _utterances(root, name, options, cache_dir=cache_dir, progress=progress)
@@ -161,7 +161,7 @@ def _dev_protocol(
 
 def _check_unseen(speakers: Iterable[str], paths: Iterable[str], seen: "KaldiDirectory", *, name: str) -> None:
     """Compares by name and path alone: the audio of the training data need not be opened for it."""
-    from greensv.speaker.corpus import check_nothing_shared
+    from greensv.speaker.corpora.corpus import check_nothing_shared
 
     names = (f"test list {name}", str(seen.path))
     check_nothing_shared("speakers", speakers, filter(None, seen.speakers), names=names)

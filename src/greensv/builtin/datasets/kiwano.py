@@ -84,8 +84,8 @@ class KiwanoDataset(Dataset):
 
         Trials are read for the names of their speakers alone, who must not be trained on.
         """
-        from greensv.speaker.corpus import check_disjoint
-        from greensv.speaker.trial_list import read_trial_list
+        from greensv.speaker.corpora.corpus import check_disjoint
+        from greensv.speaker.corpora.trial_list import read_trial_list
 
         folder = existing_root(root, dataset=self.name)
         train = read_liste(folder, options.train, options)
@@ -108,8 +108,8 @@ class KiwanoDataset(Dataset):
         self, root: Path | None, options: KiwanoOptions, *, cache_dir: Path, progress: Progress
     ) -> tuple[Protocol, ...]:
         """Returns a protocol per file of `options.tests`, in order; see `Dataset.load_tests`."""
-        from greensv.speaker.protocol import Measuring, make_protocol
-        from greensv.speaker.trial_list import read_trial_list
+        from greensv.speaker.corpora.protocol import Measuring, make_protocol
+        from greensv.speaker.corpora.trial_list import read_trial_list
 
         folder = existing_root(root, dataset=self.name)
         train = read_liste(folder, options.train, options)
@@ -147,7 +147,7 @@ def read_liste(root: Path, name: str, options: KiwanoOptions) -> Liste:
         DataError: naming file and line: the list is missing or empty, a line has not four fields, an utterance is
             listed twice.
     """
-    from greensv.speaker.text_lines import read_blocks
+    from greensv.speaker.corpora.text_lines import read_blocks
 
     path = root / name / _NAME if (root / name).is_dir() else root / name
     if not path.is_file():
@@ -220,7 +220,7 @@ def _by_id(root: Path, options: KiwanoOptions) -> Mapping[str, tuple[str, str]]:
 
 
 def _check_unseen(tested: Iterable[str], train: Liste, dev: Liste | None, *, name: str) -> None:
-    from greensv.speaker.corpus import check_nothing_shared
+    from greensv.speaker.corpora.corpus import check_nothing_shared
 
     for part in filter(None, (train, dev)):
         check_nothing_shared("speakers", tested, part.speakers, names=(f"trials {name}", str(part.path)))
@@ -229,7 +229,7 @@ def _check_unseen(tested: Iterable[str], train: Liste, dev: Liste | None, *, nam
 def _usable(
     listed: Liste, options: KiwanoOptions, *, cache_dir: Path, progress: Progress
 ) -> "tuple[Utterances, tuple[Skipped, ...]]":
-    from greensv.speaker.manifest import usable_utterances
+    from greensv.speaker.corpora.manifest import usable_utterances
 
     return usable_utterances(
         ids=listed.ids,

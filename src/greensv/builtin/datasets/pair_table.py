@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from greensv.errors import DataError, did_you_mean
-from greensv.speaker.text_lines import read_blocks
-from greensv.speaker.trial_list import TrialList, trial_list_of
+from greensv.speaker.corpora.text_lines import read_blocks
+from greensv.speaker.corpora.trial_list import TrialList, trial_list_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ from greensv.hookspecs import hookimpl
 from greensv.speaker.dataset import Corpus, Dataset, Progress, Protocol
 
 if TYPE_CHECKING:
-    from greensv.speaker.trial_list import TrialList
+    from greensv.speaker.corpora.trial_list import TrialList
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class VoxCelebDataset(Dataset):
 
     def load(self, root: Path | None, options: VoxCelebOptions, *, cache_dir: Path, progress: Progress) -> Corpus:
         """Returns the training utterances and development pairs; see `Dataset.load`."""
-        from greensv.speaker.manifest import usable_utterances
+        from greensv.speaker.corpora.manifest import usable_utterances
 
         folder = existing_root(root, dataset=self.name, where_to_get=WHERE_TO_GET)
         _check_unseen(options)
@@ -93,9 +93,9 @@ class VoxCelebDataset(Dataset):
         self, root: Path | None, options: VoxCelebOptions, *, cache_dir: Path, progress: Progress
     ) -> tuple[Protocol, ...]:
         """Returns the protocols `VoxCeleb1-O`, `-E` and `-H`, as `options.tests` asks; see `Dataset.load_tests`."""
-        from greensv.speaker.corpus import check_nothing_shared
-        from greensv.speaker.protocol import Measuring, make_protocol
-        from greensv.speaker.trial_list import read_trial_list
+        from greensv.speaker.corpora.corpus import check_nothing_shared
+        from greensv.speaker.corpora.protocol import Measuring, make_protocol
+        from greensv.speaker.corpora.trial_list import read_trial_list
 
         folder = existing_root(root, dataset=self.name, where_to_get=WHERE_TO_GET)
         _check_unseen(options)
@@ -194,8 +194,8 @@ def _found(root: Path, options: VoxCelebOptions, progress: Progress) -> _Found:
 
 
 def _add(found: _Found, folder: str, wanted: set[str], progress: Progress) -> None:
-    from greensv.speaker.audio_suffixes import AUDIO_SUFFIXES, one_file_each, without_suffix
-    from greensv.speaker.manifest import find_audio
+    from greensv.speaker.audio.suffixes import AUDIO_SUFFIXES, one_file_each, without_suffix
+    from greensv.speaker.corpora.manifest import find_audio
 
     start = len(folder) + 1
     # A folder may hold both corpora.
@@ -211,7 +211,7 @@ def _speaker(name: str) -> str:
 
 
 def _audio_paths(root: Path, trials: "TrialList", options: VoxCelebOptions) -> list[str]:
-    from greensv.speaker.audio_suffixes import find_audio_file
+    from greensv.speaker.audio.suffixes import find_audio_file
 
     folders = speaker_folders(root, "voxceleb1", given=options.voxceleb1)
     paths = []

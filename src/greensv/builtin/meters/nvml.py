@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from greensv.builtin.meters.nvml_sources import SOURCES, Source
 from greensv.builtin.meters.visible_gpus import LOST_REMEDY, VARIABLE, CannotTellError, ListedGpu, visible_gpus
-from greensv.energy.device_state import DeviceReader
+from greensv.energy.devices.device_state import DeviceReader
 from greensv.energy.meter import (
     Availability,
     CounterSample,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from greensv.energy.device_state import DeviceReader, DeviceState
+from greensv.energy.devices.device_state import DeviceReader, DeviceState
 from greensv.energy.meter import PowerSample
 from greensv.errors import MeterError
 

@@ -13,8 +13,8 @@ from typing import ClassVar
 
 from greensv.builtin.meters.prometheus_series import PrometheusOptions, SeriesOptions, by_domain
 from greensv.builtin.meters.prometheus_session import PrometheusSession, Source
+from greensv.energy.cluster.prometheus import PrometheusClient, RawSample, scrape_interval_s
 from greensv.energy.meter import Availability, Domain, Meter, MeterRequest, MeterSession, Quality
-from greensv.energy.prometheus import PrometheusClient, RawSample, scrape_interval_s
 from greensv.errors import MeterError
 from greensv.hookspecs import hookimpl
 

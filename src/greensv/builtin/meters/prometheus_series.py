@@ -9,9 +9,9 @@ from typing import Annotated, Literal, get_args
 
 from annotated_types import Ge, Gt, MinLen
 
+from greensv.energy.cluster.prometheus import RawSample, RawSeries, selector_of
+from greensv.energy.cluster.raw_energy import Scale, SeriesKind
 from greensv.energy.meter import Domain, DomainKind
-from greensv.energy.prometheus import RawSample, RawSeries, selector_of
-from greensv.energy.raw_energy import Scale, SeriesKind
 from greensv.errors import MeterError
 
 LABEL = re.compile(r"\{(\w+)\}")

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from greensv.builtin.meters.prometheus_series import SeriesOptions, by_domain
+from greensv.energy.cluster.prometheus import PrometheusClient, RawSample
+from greensv.energy.cluster.raw_energy import RawEnergy, Scale
 from greensv.energy.meter import CounterSample, Domain, MeterSession
-from greensv.energy.prometheus import PrometheusClient, RawSample
-from greensv.energy.raw_energy import RawEnergy, Scale
 from greensv.errors import MeterError
 from greensv.units import MICROJOULES_PER_JOULE
 

@@ -10,12 +10,12 @@ from jaxtyping import Float32, Int64
 
 from greensv.config import Augmentation, Disturbance
 from greensv.errors import DataError
-from greensv.speaker.audio import AudioStore
-from greensv.speaker.audio_suffixes import AUDIO_SUFFIXES
-from greensv.speaker.audio_tree import find_audio
+from greensv.speaker.audio.store import AudioStore
+from greensv.speaker.audio.suffixes import AUDIO_SUFFIXES
 from greensv.speaker.augmentation.folders import WHERE_TO_GET, folders_of
+from greensv.speaker.corpora.audio_tree import find_audio
+from greensv.speaker.corpora.manifest import MAX_SKIPPED_SHARE, measure
 from greensv.speaker.dataset import Progress, Utterances, ignore_progress
-from greensv.speaker.manifest import MAX_SKIPPED_SHARE, measure
 
 FEWEST_TOO_MANY = 10
 """So many files may become unreadable in any folder, unless they are all it has."""

@@ -1,0 +1,1 @@
+"""What a cluster's Prometheus has measured: raw samples, and the energy of a SLURM job."""

@@ -1,0 +1,179 @@
+"""The running joules of one open meter, by domain."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from greensv.energy.meter import Sample
+from greensv.energy.metering.domain_tally import DomainEdge, DomainTally
+from greensv.energy.metering.reading import OpenMeter, Reading
+from greensv.energy.metering.unwrap import sample_problem
+from greensv.errors import MeterError
+
+__all__ = ["OpenMeter", "Reading", "Tally", "TallyEdge"]
+
+logger = logging.getLogger(__name__)
+
+NUM_RETRIES = 3
+GAP_INTERVALS = 3
+"""Power not read for that many intervals is a gap."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TallyEdge:
+    """What is known of a meter's domains when a window opens."""
+
+    at_s: float
+    domains: tuple[DomainEdge | None, ...]
+    """In the order of the meter's domains; None for one not read yet."""
+    energies_j: tuple[float, ...]
+    num_good_reads: int
+    num_faults: int
+
+
+class Tally:
+    """Reads one open meter and adds up its joules by domain. For one thread at a time: the monitor holds its lock.
+
+    Args:
+        meter: the open meter.
+        interval_s: seconds between two readings.
+        max_failures: that many failing reads in a row are a `problem`.
+    """
+
+    def __init__(self, meter: OpenMeter, *, interval_s: float, max_failures: int) -> None:
+        self.meter = meter
+        self._max_failures = max_failures
+        gap_s = GAP_INTERVALS * interval_s
+        self._domains = {
+            domain: DomainTally(domain, meter, interval_s=interval_s, gap_s=gap_s)
+            for domain in meter.availability.domains
+        }
+        self._fault: str | None = None
+        self._num_faults = 0
+        self._num_good_reads = 0
+        self._num_failures = 0
+        self._last_failure: MeterError | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the totals cannot be trusted: a counter lost energy, or the meter keeps failing. None when they can."""
+        return self._fault or self._failing
+
+    @property
+    def _failing(self) -> str | None:
+        if self._num_failures < self._max_failures:
+            return None
+        return f"meter {self.meter.name!r} failed {self._num_failures} times in a row: {self._last_failure}"
+
+    @property
+    def failure(self) -> MeterError | None:
+        """Why the latest read failed; None when it succeeded."""
+        return self._last_failure
+
+    def readings(self) -> tuple[Reading, ...]:
+        """Returns the joules so far."""
+        return tuple(domain.total() for domain in self._domains.values())
+
+    def edge(self, now_s: float) -> TallyEdge:
+        """Returns what a window that opens at `now_s` is to remember."""
+        is_unread = self._last_failure is not None
+        return TallyEdge(
+            at_s=now_s,
+            domains=tuple(domain.edge(now_s, is_unread=is_unread) for domain in self._domains.values()),
+            energies_j=tuple(domain.energy_j for domain in self._domains.values()),
+            num_good_reads=self._num_good_reads,
+            num_faults=self._num_faults,
+        )
+
+    def known_since(self, opening: TallyEdge) -> float:
+        """Returns the joules read since a window opened, whatever went wrong."""
+        return sum(domain.energy_j for domain in self._domains.values()) - sum(opening.energies_j)
+
+    def since(self, opening: TallyEdge, now_s: float) -> tuple[tuple[Reading, ...], tuple[str, ...]]:
+        """Returns the joules from `opening` to `now_s`, and what is to be noted of them.
+
+        Raises:
+            MeterError: the meter was not read, or lost energy, so that they are unknown.
+        """
+        name = self.meter.name
+        if self._num_good_reads == opening.num_good_reads:
+            raise MeterError(f"meter {name!r} was not read in it: {self._last_failure or 'the monitor has stopped'}")
+        lost = self._fault if self._num_faults > opening.num_faults else self._failing
+        if lost is not None:
+            raise MeterError(lost) from self._last_failure
+        closing = self.edge(now_s)
+        readings, notes = [], []
+        for domain, before, now in zip(self._domains.values(), opening.domains, closing.domains, strict=True):
+            if before is None or now is None:
+                raise MeterError(f"meter {name!r} could not be read when it opened")
+            readings.append(domain.between(before, now, duration_s=now_s - opening.at_s))
+            notes += [
+                f"{domain.domain}: not read for {edge.held_s:.3g} s at the window's {which}; its power was held"
+                for which, edge in (("start", before), ("end", now))
+                if edge.held_s > 0
+            ]
+        return tuple(readings), tuple(notes)
+
+    def poll(self) -> list[str]:
+        """Reads the meter once; returns what is to be noted. A failing read is noted and made up for by the next."""
+        try:
+            return self._succeeded(self._read())
+        except MeterError as error:
+            return self._failed(error)
+
+    def poll_edge(self) -> list[str]:
+        """As `poll` for the edge of a window, which no later read makes up for: one that fails is tried again at once.
+
+        Not where the meter is given up already: trying may take its time.
+        """
+        if self.problem is None:
+            for _ in range(NUM_RETRIES):
+                with suppress(MeterError):
+                    return self._succeeded(self._read())
+        return self.poll()
+
+    def _succeeded(self, samples: Sequence[Sample]) -> list[str]:
+        notes = []
+        if self._num_failures:
+            notes.append(f"meter {self.meter.name!r} reads again after {self._num_failures} failing reads")
+        self._num_failures, self._last_failure = 0, None
+        self._num_good_reads += 1
+        notes += self.meter.session.notes()
+        for sample in samples:
+            notes += self._absorb(sample)
+        return notes
+
+    def _read(self) -> Sequence[Sample]:
+        name = self.meter.name
+        try:
+            samples = self.meter.session.read()
+        except MeterError:
+            raise
+        except Exception as error:
+            raise MeterError(f"meter {name!r} could not be read ({type(error).__name__}: {error})") from error
+        domains = [sample.domain for sample in samples]
+        if sorted(domains) != sorted(self._domains):
+            found, announced = ", ".join(map(str, domains)) or "nothing", ", ".join(map(str, self._domains))
+            raise MeterError(f"meter {name!r} reported {found} instead of {announced}")
+        for sample in samples:
+            if problem := sample_problem(sample):
+                raise MeterError(f"meter {name!r}: {problem}")
+        return samples
+
+    def _failed(self, error: MeterError) -> list[str]:
+        self._num_failures += 1
+        self._last_failure = error
+        if self._num_failures > 1:
+            return []
+        logger.warning("a read failed: %s", error)
+        return [f"a read failed: {error}"]
+
+    def _absorb(self, sample: Sample) -> list[str]:
+        try:
+            return self._domains[sample.domain].add(sample)
+        except MeterError as error:
+            self._fault = f"meter {self.meter.name!r}: {error}"
+            self._num_faults += 1
+            logger.error("%s", self._fault)
+            return [self._fault]

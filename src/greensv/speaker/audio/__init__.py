@@ -1,0 +1,1 @@
+"""Audio files: found, read, resampled, and kept as samples."""

@@ -1,0 +1,1 @@
+"""Scores: of pairs, normalised and calibrated, and what they are worth."""

@@ -1,0 +1,1 @@
+"""Training: crops and batches, the recipe, and the loop over steps."""
