@@ -10,11 +10,8 @@ from typing import Any, Literal, get_args
 import pluggy
 
 from greensv import __version__, hookspecs
-from greensv.energy.carbon import CarbonSource
-from greensv.energy.meter import Meter, Quality
+from greensv.energy.meter import Quality
 from greensv.errors import did_you_mean
-from greensv.speaker.backbone import Backbone
-from greensv.speaker.dataset import Dataset
 
 Kind = Literal["backbone", "dataset", "meter", "carbon source"]
 
@@ -25,9 +22,6 @@ HOOK_OF_KIND: Mapping[Kind, str] = MappingProxyType(
         "meter": "greensv_meters",
         "carbon source": "greensv_carbon_sources",
     }
-)
-INTERFACE_OF_KIND: Mapping[Kind, type] = MappingProxyType(
-    {"backbone": Backbone, "dataset": Dataset, "meter": Meter, "carbon source": CarbonSource}
 )
 HOOKS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {name: hook for name, hook in vars(hookspecs).items() if name.startswith("greensv_")}
@@ -81,7 +75,7 @@ def _argument_problem(hook: str, function: Callable[..., Any]) -> str | None:
 
 def component_problem(kind: Kind, instance: Any) -> str | None:
     """Says why `instance` cannot serve as a component of this kind, and what to do; None when it can."""
-    interface = INTERFACE_OF_KIND[kind]
+    interface = _interface(kind)
     if inspect.isclass(instance):
         return f"the class {instance.__qualname__}, not an instance; return {instance.__qualname__}()"
     label = type(instance).__qualname__
@@ -92,19 +86,43 @@ def component_problem(kind: Kind, instance: Any) -> str | None:
         return f"a {kind} without a name ({label}); give it a class attribute `name`"
     if not KEBAB_CASE.fullmatch(name):
         return f"a {kind} named {name!r}; use small letters, digits and single hyphens, such as 'my-{kind.split()[0]}'"
-    problem = _attribute_problem(instance)
+    problem = _attribute_problem(kind, instance)
     return f"the {kind} {name!r}, whose {problem}" if problem else None
 
 
-def _attribute_problem(instance: object) -> str | None:
+def _interface(kind: Kind) -> type:
+    """Imports the interface: a program that only measures needs no numpy, which datasets do."""
+    match kind:
+        case "backbone":
+            from greensv.speaker.backbone import Backbone
+
+            return Backbone
+        case "dataset":
+            from greensv.speaker.dataset import Dataset
+
+            return Dataset
+        case "meter":
+            from greensv.energy.meter import Meter
+
+            return Meter
+        case "carbon source":
+            from greensv.energy.carbon import CarbonSource
+
+            return CarbonSource
+
+
+def _attribute_problem(kind: Kind, instance: Any) -> str | None:
     """Checks the class attributes that other interfaces than the name ask for."""
-    match instance:
-        case Backbone() | Dataset() if not isinstance(instance.version, int) or isinstance(instance.version, bool):
-            return f"version should be a whole number, found {instance.version!r}"
-        case Dataset() if not is_dataclass(getattr(instance, "options_type", None)):
-            return "options_type should be a frozen dataclass"
-        case Meter() if getattr(instance, "quality", None) not in get_args(Quality):
-            return f"quality should be one of {', '.join(get_args(Quality))}"
-        case Meter() | CarbonSource() if instance.options_type is not None and not is_dataclass(instance.options_type):
-            return "options_type should be a frozen dataclass, or None"
+    if kind in ("backbone", "dataset") and (
+        not isinstance(instance.version, int) or isinstance(instance.version, bool)
+    ):
+        return f"version should be a whole number, found {instance.version!r}"
+    if kind == "dataset" and not is_dataclass(getattr(instance, "options_type", None)):
+        return "options_type should be a frozen dataclass"
+    if kind == "meter" and getattr(instance, "quality", None) not in get_args(Quality):
+        return f"quality should be one of {', '.join(get_args(Quality))}"
+    if kind in ("meter", "carbon source") and not (
+        instance.options_type is None or is_dataclass(instance.options_type)
+    ):
+        return "options_type should be a frozen dataclass, or None"
     return None

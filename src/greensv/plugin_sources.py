@@ -71,9 +71,10 @@ class Installed:
     problems: tuple[str, ...]
 
 
-def builtin_sources() -> Iterator[Source]:
-    """Yields greensv's own plugins."""
-    for name in BUILTIN_PLUGINS:
+def builtin_sources(folder: str = "") -> Iterator[Source]:
+    """Yields greensv's own plugins, or those of one folder of `greensv.builtin`, such as `meters`."""
+    prefix = f"greensv.builtin.{folder}." if folder else ""
+    for name in filter(lambda name: name.startswith(prefix), BUILTIN_PLUGINS):
         provider = Provider(plugin=name, distribution="greensv", version=__version__)
         yield Source(provider=provider, load=functools.partial(importlib.import_module, name))
 

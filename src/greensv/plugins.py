@@ -111,6 +111,15 @@ class Plugins:
                 logger.exception("greensv_trial_finished of %s failed", implementation.plugin_name)
 
 
+def load_meters(names: Iterable[str], *, third_party: bool = True) -> Plugins:
+    """Loads greensv's own meters, and everything else only where one of the names is not theirs (nor `auto`).
+
+    What only measures starts in a third of the time, and without numpy.
+    """
+    own = _load(builtin_sources("meters"))
+    return own if {"auto", *own.components["meter"]}.issuperset(names) else load_plugins(third_party=third_party)
+
+
 def load_plugins(*, third_party: bool = True) -> Plugins:
     """Loads the built-ins and, unless `third_party` is False, what is installed and GREENSV_LOAD_PLUGINS allows."""
     installed = find_plugins(third_party=third_party)

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,7 +25,17 @@ def installed_plugins(ctx: click.Context) -> "Plugins":
     """Loads the plugins as the global options ask, and says on standard error what did not load."""
     from greensv.plugins import load_plugins
 
-    plugins = load_plugins(third_party=ctx.obj["third_party"])
+    return _told(load_plugins(third_party=ctx.obj["third_party"]))
+
+
+def named_meters(ctx: click.Context, names: Iterable[str]) -> "Plugins":
+    """Loads the meters that are named, and no more than is needed for them, and says what did not load."""
+    from greensv.plugins import load_meters
+
+    return _told(load_meters(names, third_party=ctx.obj["third_party"]))
+
+
+def _told(plugins: "Plugins") -> "Plugins":
     for problem in plugins.problems:
         click.echo(f"{click.style('warning:', fg='yellow')} {problem}", err=True)
     return plugins

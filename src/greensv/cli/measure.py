@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from greensv.cli.console import installed_plugins
+from greensv.cli.console import named_meters
 from greensv.cli.options import also_meter_option, also_meters, meter_option_option, meter_options
 from greensv.errors import ConfigError, MeterError
 
@@ -68,10 +68,11 @@ def measure(
         try:
             program = find_program(command[0])
             _check_output(output)
+            names, also = meters or ("auto",), also_meters(ctx)
             monitor = start_monitor(
-                installed_plugins(ctx).all("meter"),
-                meters or ("auto",),
-                also=also_meters(ctx),
+                named_meters(ctx, [*names, *also]).all("meter"),
+                names,
+                also=also,
                 interval_s=interval_s,
                 options=meter_options(settings),
             )

@@ -65,15 +65,15 @@ def start_monitor(
     return monitor
 
 
-def installed_meters() -> tuple[Meter, ...]:
-    """Returns the meters of greensv and of all plugins; what did not load is logged.
+def installed_meters(names: Iterable[str]) -> tuple[Meter, ...]:
+    """Returns greensv's meters, and those of all plugins where a name is not one of greensv's; failures are logged.
 
     The one place where `energy` reaches up to the plugins: a program that only measures needs no more than its meters'
     names, as on the command line. Everything else here takes its meters as arguments.
     """
-    from greensv.plugins import load_plugins
+    from greensv.plugins import load_meters
 
-    plugins = load_plugins()
+    plugins = load_meters(names)
     for problem in plugins.problems:
         logger.warning("%s", problem)
     return tuple(plugins.all("meter"))
