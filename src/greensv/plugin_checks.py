@@ -75,7 +75,7 @@ def _argument_problem(hook: str, function: Callable[..., Any]) -> str | None:
 
 def component_problem(kind: Kind, instance: Any) -> str | None:
     """Says why `instance` cannot serve as a component of this kind, and what to do; None when it can."""
-    interface = _interface(kind)
+    interface = interface_of(kind)
     if inspect.isclass(instance):
         return f"the class {instance.__qualname__}, not an instance; return {instance.__qualname__}()"
     label = type(instance).__qualname__
@@ -90,7 +90,7 @@ def component_problem(kind: Kind, instance: Any) -> str | None:
     return f"the {kind} {name!r}, whose {problem}" if problem else None
 
 
-def _interface(kind: Kind) -> type:
+def interface_of(kind: Kind) -> type:
     """Imports the interface: a program that only measures needs no numpy, which datasets do."""
     match kind:
         case "backbone":

@@ -2,14 +2,16 @@
 
 import functools
 import importlib
-import importlib.metadata
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import Distribution, EntryPoint
+from typing import TYPE_CHECKING
 
 from greensv import __version__
 from greensv.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution, EntryPoint
 
 ENTRY_POINT_GROUP = "greensv"
 LOAD_PLUGINS_VARIABLE = "GREENSV_LOAD_PLUGINS"
@@ -59,7 +61,7 @@ class Source:
     load: Callable[[], object]
 
 
-Found = tuple[EntryPoint, Provider]
+Found = tuple["EntryPoint", Provider]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,8 @@ def find_plugins(*, third_party: bool) -> Installed:
 
 def _entry_points(problems: list[str]) -> list[Found]:
     """Returns the installed plugins by name. One unreadable distribution does not hide the others."""
+    import importlib.metadata  # slow to import, and not needed for the built-ins
+
     try:
         found = list(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
     except Exception:  # noqa: BLE001 - another package's broken metadata may raise anything
@@ -115,12 +119,12 @@ def _entry_points(problems: list[str]) -> list[Found]:
     return sorted(pairs, key=lambda pair: (pair[1].plugin, pair[1].distribution))
 
 
-def _provider(entry_point: EntryPoint) -> Provider:
+def _provider(entry_point: "EntryPoint") -> Provider:
     name, version = _identity(entry_point.dist) if entry_point.dist else ("", "unknown")
     return Provider(plugin=entry_point.name, distribution=name or entry_point.value, version=version)
 
 
-def _identity(distribution: Distribution) -> tuple[str, str]:
+def _identity(distribution: "Distribution") -> tuple[str, str]:
     """Returns name and version; half-removed packages lack the file that holds them."""
     try:
         return distribution.metadata["Name"] or "", distribution.version or "unknown"

@@ -14,6 +14,7 @@ from typing import Any
 import pluggy
 
 from greensv import __version__, hookspecs
+from greensv.energy.metering.selection import AUTO, AUTO_METERS
 from greensv.errors import PluginError, did_you_mean
 from greensv.plugin_checks import HOOK_OF_KIND, Kind, component_problem, hook_problem
 from greensv.plugin_sources import (
@@ -112,12 +113,14 @@ class Plugins:
 
 
 def load_meters(names: Iterable[str], *, third_party: bool = True) -> Plugins:
-    """Loads greensv's own meters, and everything else only where one of the names is not theirs (nor `auto`).
+    """Loads those of greensv's own meters that are named (`auto`: all it chooses from), or else everything.
 
-    What only measures starts in a third of the time, and without numpy.
+    What only measures starts in a third of the time, without numpy, and with half the memory.
     """
-    own = _load(builtin_sources("meters"))
-    return own if {"auto", *own.components["meter"]}.issuperset(names) else load_plugins(third_party=third_party)
+    wanted = {name for one in names for name in (AUTO_METERS if one == AUTO else (one,))}
+    # A meter's module has the meter's name.
+    own = _load(source for source in builtin_sources("meters") if source.provider.plugin.rpartition(".")[2] in wanted)
+    return own if wanted == own.components["meter"].keys() else load_plugins(third_party=third_party)
 
 
 def load_plugins(*, third_party: bool = True) -> Plugins:

@@ -24,8 +24,12 @@ class TrialRecord:
     min_dcf: float | None = None
     train_energy_kwh: float | None = None
     """Energy of the full recipe: steps × measured joules per step, summed over its phases. The second objective."""
+    train_energy_uncertainty_kwh: float | None = None
+    """Its standard uncertainty, the sum of its phases': the meters' scale is off in all of them alike."""
     measured_energy_kwh: float | None = None
     """Energy the short training itself was measured to use."""
+    measured_uncertainty_kwh: float | None = None
+    """Its standard uncertainty."""
     data_wait_s: float | None = None
     """For how long the device had nothing to do in the short training, no batch being ready."""
     data_wait_energy_kwh: float | None = None
@@ -40,6 +44,8 @@ class TrialRecord:
     """Its standard uncertainty, by the calibration's repetitions: the meters' scale cancels."""
     charged_energy_kwh: float | None = None
     """Everything this trial was charged: building, training, evaluation."""
+    charged_uncertainty_kwh: float | None = None
+    """Its standard uncertainty, by the meters' scale; None where that of a charge is not known."""
     carbon_g: float | None = None
     """Grams of CO2-equivalent of the charged energy, by the factors of its time."""
     is_carbon_incomplete: bool = False

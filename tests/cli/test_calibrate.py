@@ -29,8 +29,8 @@ QUICK = ("--device", "cpu", "--meter", "tiny", "--steps", "1", "--repeats", "2",
 
 def write_log(path: Path, *, scale: float, header=("time", "power_w")) -> Path:
     """Writes what a meter that reads `scale` times ours would have logged during the latest calibration."""
-    (stored,) = [p for p in calibrations_folder().glob("*.json") if not p.name.startswith("gains")]
-    trace = json.loads(stored.read_text())["trace"]
+    stored = [p for p in calibrations_folder().glob("*.json") if not p.name.startswith("gains")]
+    trace = json.loads(max(stored, key=lambda path: path.stat().st_mtime_ns).read_text())["trace"]
     first, last = trace["at_s"][0], trace["at_s"][-1]
     joules = trace["energies"][0]["energy_j"]
     power_w = scale * (joules[-1] - joules[0]) / (last - first)
@@ -82,6 +82,25 @@ def test_an_external_log_gives_a_correction_that_is_in_force_from_then_on(greens
     assert "Removed" in greensv("calibrate", "--forget-gains").out
     assert load_gains() == {}
     assert "There are no corrections" in greensv("calibrate", "--forget-gains").out
+
+
+def test_a_second_comparison_is_as_good_as_the_first(greensv, tmp_path: Path):
+    assert greensv("calibrate", *QUICK).code == 0
+    log = write_log(tmp_path / "wall.csv", scale=1.25)
+    for _ in range(2):  # of the same run, with the first correction in force since
+        found = greensv("calibrate", *QUICK, "--against", log)
+        assert found.code == 0, found.err
+        assert load_gains()["tiny", Domain("node")].factor == pytest.approx(1.25, rel=0.02)
+
+
+def test_the_options_of_a_meter_are_given_as_to_a_search(greensv):
+    record = json.loads(greensv("calibrate", *QUICK, "--meter-option", "tiny.power_w=3.0", "--json").out)
+    assert record["unit"]["power_w"] == pytest.approx(3.0, rel=0.4)
+    assert (
+        record["hardware"]["settings"] != json.loads(greensv("calibrate", *QUICK, "--json").out)["hardware"]["settings"]
+    )
+    assert len(list(calibrations_folder().glob("cpu-*.json"))) == 2
+    assert "--meter-option 'tiny' is not like" in greensv("calibrate", *QUICK, "--meter-option", "tiny").err
 
 
 def test_a_comparison_as_json(greensv, tmp_path: Path):

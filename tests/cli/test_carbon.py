@@ -81,6 +81,9 @@ def test_what_if_recomputes_for_other_countries(greensv, searched):
     assert "no carbon intensity for region 'Mars'" in greensv("carbon", "--what-if", "Mars").err
     assert greensv("carbon", "--what-if", "FRA,,").code == 2
     assert greensv("carbon", "--what-if", "FRA", "--fill").code == 2
+    both = greensv("carbon", "--what-if", "FRA", "--region", "CHN")
+    assert both.code == 2
+    assert "leave out --region" in both.err
 
 
 def test_tables_are_for_people(greensv, searched):
@@ -123,6 +126,29 @@ def test_a_source_that_cannot_tell_is_said_and_nothing_is_lost(greensv, searched
     assert found["filled_s"] == 0
     assert "HTTP 503" in found["problems"][0]
     assert "HTTP 503" in greensv("carbon", "--fill").out
+
+
+def test_what_a_plan_without_the_past_tells_is_kept_and_the_rest_is_said(greensv, searched, server, monkeypatch):
+    """One charge three days back, all others today: the plan knows today alone."""
+    monkeypatch.setenv("ELECTRICITY_MAPS_TOKEN", TOKEN)
+    server.has_past_range = False
+    server.maps = lambda at: 100
+    options = {"electricity-maps": {"base_url": server.maps_url}}
+    configure(searched, carbon_source="electricity-maps", region="FR", carbon_options=options)
+    delete_factors(searched)
+    with sqlite3.connect(searched / "runs" / "greensv.db") as connection:
+        connection.execute(
+            "UPDATE greensv_charges SET started_at = started_at - 3 * 86400.0 "
+            "WHERE rowid = (SELECT min(rowid) FROM greensv_charges)"
+        )
+    connection.close()
+    found = as_json(greensv, "--fill")
+    own = found["own"][0]
+    assert not own["is_complete"]
+    assert 0 < own["carbon_g"] < 100 * own["energy_kwh"] * (1 + 1e-9)
+    assert found["filled_s"] > 0
+    assert own["uncovered_s"] > 2 * 86_400 - 3600
+    assert "told no factor for" in found["problems"][0]
 
 
 def test_another_source_beside_the_studys_own_and_the_warning(greensv, searched, server):

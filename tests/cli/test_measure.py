@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from typing import Any
 
 import pytest
 
+from greensv.builtin.meters.estimate import EstimateSession
 from greensv.cli.main import cli
+from greensv.errors import MeterError
 from simulated.namespace import run_with_powercap
 from simulated.nvml import UUIDS, FakeGpus, build_stub
 from simulated.powercap_tree import PowercapTree
@@ -158,13 +161,14 @@ def test_output_takes_the_json_and_leaves_the_table_to_people(run: Run, tmp_path
     record = json.loads((tmp_path / "energy.json").read_text())
     assert record["energy_j"] > 0
     lines = [line.split() for line in err.splitlines()]
-    rows = {tuple(line[:2]): line for line in lines if line[:1] == ["estimate"]}
+    rows = {tuple(line[:2]): line for line in lines if line[:1] == ["estimate"] and line[-1] == "estimated"}
     assert set(rows) == {("estimate", "cpu"), ("estimate", "dram")}
     (total,) = [line for line in lines if line[:1] == ["total"]]
     assert float(total[1]) == pytest.approx(record["energy_j"], rel=1e-3)
     assert float(total[3]) == pytest.approx(record["energy_j"] / 3.6e6, rel=1e-2)
-    assert "sleep 0.05: 0.05" in err
-    assert "exit code 0" in err
+    (told,) = re.findall(r"^sleep 0\.05: (\S+) s, exit code 0;", err, re.MULTILINE)
+    assert float(told) == pytest.approx(record["duration_s"], rel=1e-2)
+    assert "estimate is used: asked for by name" in err
 
 
 def test_json_to_a_file_leaves_standard_error_empty(run: Run, tmp_path: Path):
@@ -271,6 +275,35 @@ def test_a_meter_that_dies_makes_the_energy_unknown_and_leaves_the_exit_code(tmp
     assert (record["energy_j"], record["uncertainty_j"], record["domains"]) == (None, None, [])
     assert "the energy of this command is not known" in record["problem"]
     assert record["problem"] in done.stderr.splitlines()[-2]
+
+
+def test_meters_that_cannot_be_closed_leave_the_result_and_the_exit_code(run: Run, monkeypatch: pytest.MonkeyPatch):
+    def fail(self: object) -> None:
+        raise MeterError("it hangs")
+
+    monkeypatch.setattr(EstimateSession, "close", fail)
+    code, _, err = run(*JSON, "--", "sh", "-c", "exit 7")
+    record = last_line(err)
+    assert (code, record["exit_code"], record["problem"]) == (7, 7, None)
+    assert record["energy_j"] > 0
+    assert "the meters could not be stopped: it hangs" in record["notes"]
+    assert "was not run" not in err
+
+
+def test_a_gpu_that_is_there_and_whose_library_is_missing_is_not_left_out(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "0000:01:00.0").mkdir()
+    monkeypatch.setattr("greensv.builtin.meters.visible_gpus.DRIVER_FOLDER", tmp_path)
+    monkeypatch.setattr("greensv.builtin.meters.visible_gpus.CONTROL_FILE", tmp_path)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    code, out, err = run("--json", "--", "echo", "ran")
+    assert (code, out) == (125, "")
+    assert "no meter measures gpu, which is in use" in err
+    assert "install nvidia-ml-py" in err
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert run("--json", "--", "echo", "ran")[:2] == (0, "ran\n")
 
 
 def measure_with_gpus(tmp_path: Path, gpus: FakeGpus, *command: str, **environment: str) -> subprocess.CompletedProcess:

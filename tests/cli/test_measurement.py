@@ -31,7 +31,7 @@ def measurement(cpu_j: float, *, pue: float = 1.0, command: tuple[str, ...] = ("
         pue=pue,
         window=window,
         problem=None,
-        notes=(),
+        notes=("rapl: not available: no permission",),
     )
 
 
@@ -69,6 +69,7 @@ def test_the_table_has_a_line_for_each_and_says_what_is_not_added(capsys, monkey
     assert "codecarbon cpu 5,000 9 0.00139 139 estimated, beside, not added" in rows
     assert "ipmi - rapl rest of node 3,000 50 0.000833 83.3 attributed, a part, not added" in rows
     assert "total × PUE 1.5 10,800 45 0.003 300" in rows
+    assert "rapl: not available: no permission" in rows
 
 
 def test_a_long_command_is_cut_to_a_line(capsys, monkeypatch):

@@ -63,6 +63,18 @@ def test_the_knee_is_retrained_and_shown(greensv, searched: Path):
     assert "Retraining of 'tiny'" in greensv("budget").out
 
 
+def test_a_retraining_rewrites_the_report(greensv, searched: Path):
+    report = searched / "runs" / "tiny" / "report.html"
+    assert not report.exists()
+    assert greensv("retrain", "--trial", 0, "--budget-kwh", 0.01).code == 0
+    text = report.read_text(encoding="utf-8")
+    for part in ("Retrained with the full recipe", "Where the energy of retraining went", "What retraining spent"):
+        assert part in text
+    budget = json.loads(greensv("budget", "--json").out)
+    assert budget["retrain"]["by_purpose"]["report"] > 0
+    assert 0 < budget["retrain"]["uncertainty_kwh"] < 0.05 * budget["retrain"]["spent_kwh"]
+
+
 def test_with_json_standard_output_holds_the_results_alone(greensv, searched: Path):
     found = greensv("retrain", "--all", "--budget-kwh", 0.01, "--json")
     assert found.code == 0, found.err

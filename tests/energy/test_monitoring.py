@@ -366,6 +366,47 @@ def test_what_an_observer_raises_is_raised_once_by_the_next_check(session, clock
         monitor.check()
 
 
+def test_what_ends_a_poll_is_raised_once_by_the_next_check_and_polling_goes_on(session):
+    polls = threading.Semaphore(0)
+    failures = [ValueError("no such clock")]
+
+    def clock() -> float:
+        if threading.current_thread().name == "greensv-meters":
+            polls.release()
+            if failures:
+                raise failures.pop()
+        return 1000.0
+
+    with Monitor([open_scripted(session)], clock=clock, interval_s=0.002) as monitor:
+        for _ in range(3):
+            assert polls.acquire(timeout=WAIT_S)
+        with pytest.raises(ValueError, match="no such clock"):
+            monitor.check()
+        monitor.check()
+
+
+@pytest.mark.parametrize("samples", [None, [None], [PowerSample(domain=CPU, taken_at_s=0.0, power_w="much")]])
+def test_samples_of_no_known_form_are_a_failed_read(clock, samples):
+    monitor = Monitor([open_scripted(ScriptedSession(lambda: samples))], clock=clock, max_failures=1)
+    monitor.poll()
+    with pytest.raises(MeterError, match=r"meter 'scripted' could not be read \((Type|Attribute)Error"):
+        monitor.check()
+
+
+def test_notes_that_cannot_be_read_are_a_failed_read(monitor, session, counter, monkeypatch):
+    def notes() -> list[str]:
+        raise KeyError("gap")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "notes", notes)
+        for _ in range(3):
+            monitor.poll()
+        with pytest.raises(MeterError, match=r"could not be read \(KeyError: 'gap'\)"):
+            monitor.check()
+    counter.add(5)
+    assert energy_j(monitor.totals(fresh=True)) == pytest.approx(5)
+
+
 def test_polls_from_many_threads_lose_nothing(clock):
     lock = threading.Lock()
     counter = Counter(clock)

@@ -1,6 +1,7 @@
 """Meters read at intervals of their own, edges that cannot be read, and what readings are held by."""
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -136,8 +137,8 @@ def test_what_was_used_before_a_window_that_opens_unread_is_taken_off(clock):
     assert "cpu:0: not read for 0.5 s at the window's start; its power was held" in window.result.notes
 
 
-def test_dated_samples_are_held_to_the_edge(clock):
-    """As scraped ones: each is true for when it was taken, which is seconds before it is read."""
+def scraped_monitor(clock: ScriptedClock, **about: Any) -> Monitor:
+    """A counter at 100 W that is scraped every 5 s: each sample is true for when it was taken, not read."""
     started_s = clock()
 
     def samples():
@@ -145,13 +146,62 @@ def test_dated_samples_are_held_to_the_edge(clock):
         count = round(100e6 * (scraped_s - started_s))
         return [CounterSample(domain=CPU, taken_at_s=scraped_s, count=count, unit_j=1e-6)]
 
-    monitor = Monitor([open_scripted(ScriptedSession(samples), is_dated=True, resolution_s=5.0)], clock=clock)
+    return Monitor([open_scripted(ScriptedSession(samples), is_dated=True, resolution_s=5.0, **about)], clock=clock)
+
+
+def test_dated_samples_are_held_to_the_edge(clock):
+    monitor = scraped_monitor(clock)
     monitor.poll()
     pass_time(monitor, clock, 12)
     with monitor.window("work") as window:
         pass_time(monitor, clock, 20)
         clock.advance(0.5)
     assert window.result.energy_j == pytest.approx(2050)
+
+
+def test_a_window_opened_before_the_first_two_dated_samples_takes_the_power_of_its_end(clock):
+    monitor = scraped_monitor(clock)
+    clock.advance(3)
+    with monitor.window("at once") as window:  # 3 s after the sample it begins with
+        pass_time(monitor, clock, 20)
+        clock.advance(0.5)
+    assert window.result.energy_j == pytest.approx(2050)
+    assert 300 < window.result.uncertainty_j < 320  # 3 s at 100 W are guessed
+
+
+def test_a_window_without_a_new_dated_sample_is_an_error_and_not_zero(clock):
+    monitor = scraped_monitor(clock)
+    clock.advance(1)
+    with pytest.raises(MeterError, match=r"cpu:0: no new sample in the window.*longer than .* \(10 s\)"):  # noqa: SIM117
+        with monitor.window("short"):
+            pass_time(monitor, clock, 3)
+
+
+def test_a_dated_meter_beside_is_left_out_of_a_window_without_a_new_sample(clock):
+    monitor = scraped_monitor(clock, roles={CPU: "beside"})
+    with monitor.window("short") as window:
+        pass_time(monitor, clock, 3)
+    assert window.result.others == ()
+    assert "left out of the window: cpu:0: no new sample" in window.result.notes[0]
+
+
+def test_a_sensor_slower_than_the_polls_has_no_gap_at_every_sample(clock):
+    """As IPMI, whose power is asked for every 10 s: between two samples the session returns the last one."""
+    gauge = Gauge(clock, domain=GPU)
+    gauge.power_w = 100
+    taken = [gauge.samples()]
+
+    def samples():
+        if clock() - taken[-1][0].taken_at_s >= 10:
+            taken.append(gauge.samples())
+        return taken[-1]
+
+    monitor = Monitor([open_scripted(ScriptedSession(samples), domains=[GPU], resolution_s=10.0)], clock=clock)
+    monitor.poll()
+    with monitor.window("work") as window:
+        pass_time(monitor, clock, 40)
+    assert window.result.notes == ()
+    assert window.result.energy_j == pytest.approx(4000)
 
 
 def test_sampled_power_of_a_slow_sensor_is_corrected_for_its_age_once(clock):

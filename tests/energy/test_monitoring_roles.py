@@ -98,6 +98,7 @@ def test_a_meter_beside_that_loses_energy_is_left_out_of_that_window_alone(machi
         machine.work()
     assert [reading.meter for reading in window.result.others] == ["rapl"]
     assert any("went back" in note for note in window.result.notes)
+    assert not any("books" in note for note in window.result.notes)
     with machine.monitor.window("later") as later:
         machine.work()
     assert [reading.meter for reading in later.result.others] == ["rapl", "other"]
@@ -120,6 +121,17 @@ def test_a_charged_meter_that_fails_is_an_error_all_the_same(machine):
     for _ in range(2):
         machine.work()
     with pytest.raises(MeterError, match=r"'ipmi' failed 2 times in a row"):
+        machine.monitor.check()
+
+
+def test_a_charged_meter_that_loses_energy_says_that_the_books_need_a_rerun(machine):
+    machine.work()
+    machine.work()
+    machine.node.count_uj = 0
+    machine.work()
+    with pytest.raises(
+        MeterError, match=r"went back.*is unknown; the books cannot be closed.*run the same command again"
+    ):
         machine.monitor.check()
 
 

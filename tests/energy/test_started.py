@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 import greensv.energy
+from greensv.energy import started
+from greensv.energy.meter import Domain
 from greensv.energy.started import start_monitor
 from greensv.errors import ConfigError, MeterError
 from simulated.nvml import UUIDS, FakeGpus, build_stub, run_python
+from simulated.scripted import ScriptedMeter
 
 
 def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -92,6 +95,17 @@ def test_the_device_is_waited_for_at_both_edges():
     with monitor, monitor.window("train"):
         calls.append("work")
     assert calls == ["waited", "work", "waited"]
+
+
+def test_a_damaged_file_of_gains_leaves_no_meter_open(monkeypatch: pytest.MonkeyPatch):
+    def damaged() -> None:
+        raise ConfigError("gains.json is damaged")
+
+    meter = ScriptedMeter("plug", Domain("node"))
+    monkeypatch.setattr(started, "load_gains", damaged)
+    with pytest.raises(ConfigError, match="damaged"):
+        start_monitor([meter], ["plug"])
+    assert meter.sessions == []
 
 
 def test_nothing_to_measure_with_is_an_error():

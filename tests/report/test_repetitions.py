@@ -11,6 +11,7 @@ from greensv.report.repetitions import (
     Run,
     as_json,
     holm,
+    line_names,
     paired_tests,
     repeated,
     repeated_table,
@@ -142,6 +143,56 @@ def test_retrainings_are_runs_by_their_mean_test_eer():
     assert (own.system, own.seed, own.energy_kwh) == ("tiny width=8", 1, 5.0)
     assert own.eer == pytest.approx(0.03)
     assert given_seed.seed == 77
+
+
+def result_of(seed: int, *, trial: int = 1, **changes) -> dict:
+    found = {
+        "trial": trial,
+        "seed": seed,
+        "charged_energy_kwh": 5.0 + seed,
+        "protocols": [{"eer": 0.02 + trial * 0.01 * seed}],
+        "device": "NVIDIA H100 80GB HBM3",
+        "precision": "bf16",
+        "num_processes": 1,
+        "meters": {"gpu:GPU-1": "nvml (measured)", "cpu:0": "rapl (measured)", "cpu:1": "rapl (measured)"},
+    }
+    return {**found, **changes}
+
+
+def test_runs_on_other_hardware_are_other_runs_and_are_not_tested_against_each_other():
+    trials = [record(1), record(2, params={"width": 4})]
+    here = [result_of(seed, trial=trial) for trial in (1, 2) for seed in (1, 2, 3)]
+    elsewhere = [result_of(seed, device="NVIDIA H200") for seed in (1, 2, 3)]
+    found = retrained_runs([*here, *elsewhere], trials)
+    assert found[0].conditions == "NVIDIA H100 80GB HBM3, bf16, nvml (measured) for gpu, rapl (measured) for cpu"
+    lines = repeated(found)
+    assert [(line.system, line.num_runs) for line in lines] == [
+        ("tiny width=8", 3),
+        ("tiny width=4", 3),
+        ("tiny width=8", 3),
+    ]
+    assert lines[2].conditions.startswith("NVIDIA H200, bf16")
+    tests = [test for test in paired_tests(found) if test.metric == "eer"]
+    assert [test.p_t is not None for test in tests] == [True, False, False]
+    assert [test.num_pairs for test in tests] == [3, 0, 0]
+    assert tests[1].note.startswith("run under other conditions, so no paired test")
+    assert tests[1].second.startswith("tiny width=8 [NVIDIA H200, bf16")
+    assert line_names(lines)[2] == tests[1].second
+
+
+@pytest.mark.parametrize(
+    "changes", [{"precision": "fp32"}, {"num_processes": 2}, {"meters": {"cpu:0": "rapl (measured, × 1.043)"}}]
+)
+def test_each_condition_makes_another_run(changes: dict):
+    assert repeated(retrained_runs([result_of(1), result_of(2, **changes)], [record(1)])) == []
+
+
+def test_another_gpu_of_the_same_model_is_the_same_condition():
+    meters = {**result_of(1)["meters"], "gpu:GPU-2": "nvml (measured)"}
+    del meters["gpu:GPU-1"]
+    (line,) = repeated(retrained_runs([result_of(1), result_of(2, meters=meters)], [record(1)]))
+    assert line.num_runs == 2
+    assert line_names([line]) == ["tiny width=8"]
 
 
 def test_they_are_shown_in_words_and_as_plain_values():

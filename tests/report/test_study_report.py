@@ -104,6 +104,13 @@ class Rows(HTMLParser):
             self.rows[-1][-1] += data
 
 
+def test_reference_units_are_recommended_where_they_can_be_had(tmp_path: Path):
+    alone = trial(0, 0.30, 0.001)
+    assert "<code>greensv calibrate</code>" in write_report(make(alone), tmp_path / "r.html").read_text()
+    several = dataclasses.replace(alone, device="2 × NVIDIA H100 80GB HBM3")
+    assert "<code>greensv calibrate</code>" not in write_report(make(several), tmp_path / "r.html").read_text()
+
+
 TRIALS = (trial(0, 0.30, 0.001), trial(1, 0.10, 0.002), trial(2, 0.09, 0.1), trial(3, 0.5, 0.05))
 
 
@@ -233,3 +240,93 @@ def test_a_report_shows_what_each_device_did_and_a_dash_for_what_it_did_not_tell
     )
     rows = Rows(written(make(*TRIALS, telemetry=[gpu]), tmp_path)).rows
     assert ["2", "gpu:GPU-1", "97.30", "–", "21.5 GB", "1,755", "–", "312", "0", "12"] in rows
+
+
+def test_a_report_shows_energies_with_their_uncertainty_and_a_dash_without(tmp_path: Path):
+    known = dataclasses.replace(
+        TRIALS[0],
+        train_energy_uncertainty_kwh=2e-5,
+        measured_uncertainty_kwh=2e-5,
+        charged_uncertainty_kwh=1e-5,
+        reference_units=12.5,
+        reference_units_uncertainty=0.25,
+    )
+    report = make(known, *TRIALS[1:])
+    report = dataclasses.replace(report, account={**report.account, "uncertainty_kwh": 1e-4})
+    rows = Rows(written(report, tmp_path)).rows
+    heading, first, second = rows[:3]
+    assert first[heading.index("full training")] == "1 Wh ± 0.02 Wh"
+    assert first[heading.index("short training")] == "0.1 Wh ± 0.02 Wh"
+    assert first[heading.index("charged")] == "0.125 Wh ± 0.01 Wh"
+    assert first[heading.index("reference units")] == "12.5 ± 0.25"
+    assert second[heading.index("full training")] == "2 Wh ± –"
+    assert {row[0]: row[1:] for row in rows}["spent"] == ["10 Wh ± 0.1 Wh", "50.0 %"]
+
+
+def window_row(meter: str, domain: str, role: str, uncertainty_kwh: float | None) -> dict[str, object]:
+    return {
+        "meter": meter,
+        "domain": domain,
+        "role": role,
+        "quality": "measured",
+        "duration_s": 90.0,
+        "energy_kwh": 0.01,
+        "uncertainty_kwh": uncertainty_kwh,
+    }
+
+
+def test_a_report_shows_what_other_meters_read_of_the_same_trainings(tmp_path: Path):
+    charged = window_row("rapl", "cpu:0", "charged", 1e-4)
+    windows = {1: [charged, window_row("ipmi", "node", "beside", None)], 2: [charged]}
+    html = written(make(*TRIALS, windows=windows), tmp_path)
+    rows = Rows(html).rows
+    assert "The same trainings by other meters" in html
+    assert ["1", "rapl", "cpu:0", "charged", "measured", "1 min 30 s", "10 Wh ± 0.1 Wh"] in rows
+    assert ["1", "ipmi", "node", "beside", "measured", "1 min 30 s", "10 Wh ± –"] in rows
+    assert not any(row[:2] == ["2", "rapl"] for row in rows), "nothing else was read of it"
+    assert "by other meters" not in written(make(*TRIALS, windows={2: [charged]}), tmp_path)
+
+
+def test_a_report_shows_what_was_retrained_and_its_account(tmp_path: Path):
+    test = {"protocol": "Vox1-O", "eer": 0.012, "eer_low": 0.01, "eer_high": 0.015, "min_dcf": 0.125}
+    run = {
+        "trial": 1,
+        "seed": 4,
+        "protocols": [test],
+        "predicted_train_energy_kwh": 0.01,
+        "charged_energy_kwh": 0.012,
+        "charged_uncertainty_kwh": 1e-4,
+        "carbon_g": 2.5,
+        "is_carbon_incomplete": False,
+        "device": "CPU",
+    }
+    account = {**make().account, "by_purpose": {"training": 0.007}, "training_phases": PHASES}
+    cpu = DeviceSummary(
+        trial_number=5_000_001,
+        device="cpu",
+        num_records=3,
+        mean_power_w=None,
+        mean_utilisation=0.5,
+        mean_memory_utilisation=None,
+        max_memory_used_bytes=None,
+        mean_clock_mhz=None,
+        mean_memory_clock_mhz=None,
+        max_temperature_c=None,
+    )
+    report = make(
+        *TRIALS,
+        retrained=[run],
+        retrain_account=account,
+        retrain_carbon=in_france(),
+        retrain_telemetry=[cpu],
+        run_names={5_000_001: "1, seed 4"},
+    )
+    html = written(report, tmp_path)
+    rows = Rows(html).rows
+    expected = ["1, seed 4", "Vox1-O", "1.20", "1.00 to 1.50", "0.125", "10 Wh ± –", "12 Wh ± 0.1 Wh", "2.5", "CPU"]
+    assert expected in rows
+    assert ["for training", "7 Wh", "35.0 %"] in rows
+    assert ["forward", "10 min 0 s", "9 Wh", "0.2 Wh", "90.00 %"] in rows
+    assert ["1, seed 4", "cpu", "50.00", "–", "–", "–", "–", "–", "–", "3"] in rows
+    assert "Carbon of retraining: 0.616 g" in html
+    assert "Retrained" not in written(make(*TRIALS), tmp_path)

@@ -113,3 +113,20 @@ def test_what_was_used_waiting_for_data_is_said_to_be_attributed():
     assert data_wait_text(PHASES) == expected
     text = text_of(budget_table({**ACCOUNT, "training_phases": PHASES}, title="Budget"))
     assert "of training: waiting for data (attributed) 0.04 Wh 2.0 %" in " ".join(text.split())
+
+
+def test_energies_stand_above_their_uncertainty_and_a_dash_where_it_is_not_known():
+    known = dataclasses.replace(
+        COMPLETE, train_energy_uncertainty_kwh=0.012, measured_uncertainty_kwh=2.5e-5, charged_uncertainty_kwh=None
+    )
+    text = text_of(trials_table([known, FAILED], title="Trials"), width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    for part in ("500 Wh", "±2.4 %", "±2.5 %", "±–", "±: standard uncertainty (68 %)"):
+        assert part in text
+    assert "±" not in text_of(trials_table([COMPLETE], title="Trials")), "trials of an older greensv"
+
+
+@pytest.mark.parametrize(("uncertainty", "row"), [(1e-5, "0.01 Wh 0.5 %"), (None, "– –")])
+def test_a_budget_shows_the_uncertainty_of_what_is_spent(uncertainty: float | None, row: str):
+    text = text_of(budget_table({**ACCOUNT, "uncertainty_kwh": uncertainty}, title="Budget"))
+    assert f"spent 1 Wh 50.0 % ± standard uncertainty {row}" in " ".join(text.split())

@@ -10,7 +10,9 @@ from tiny.study import Lab
 KWH = 3_600_000_000_000  # microjoules
 
 
-def charge(purpose: str, energy_uj: int, *, meter: str = "tiny", quality: str = "measured") -> Charge:
+def charge(
+    purpose: str, energy_uj: int, *, meter: str = "tiny", quality: str = "measured", uncertainty_uj: int | None = None
+) -> Charge:
     return Charge(
         purpose=purpose,  # type: ignore[arg-type]
         trial_number=None,
@@ -21,6 +23,7 @@ def charge(purpose: str, energy_uj: int, *, meter: str = "tiny", quality: str = 
         quality=quality,  # type: ignore[arg-type]
         energy_uj=energy_uj,
         pue=1.0,
+        uncertainty_uj=uncertainty_uj,
     )
 
 
@@ -39,6 +42,7 @@ def test_an_account_is_told_in_kwh_by_purpose_quality_and_meter(lab: Lab, tmp_pa
         "spent_kwh": pytest.approx(4.5),
         "reserved_kwh": pytest.approx(0.5),
         "overrun_kwh": 0.0,
+        "uncertainty_kwh": None,
         "by_purpose": pytest.approx({"training": 3.0, "probe": 1.0, "evaluation": 0.5}),
         "by_quality": pytest.approx({"measured": 3.5, "estimated": 1.0}),
         "by_meter": pytest.approx({"tiny": 3.5, "guess": 1.0}),
@@ -49,4 +53,25 @@ def test_an_account_is_told_in_kwh_by_purpose_quality_and_meter(lab: Lab, tmp_pa
     found = account_as_json(ledger, "study", SEARCH)
     assert found is not None
     assert (found["spent_kwh"], found["overrun_kwh"]) == (pytest.approx(10.0), pytest.approx(0.5))
+    storage.engine.dispose()
+
+
+def test_what_is_spent_has_an_uncertainty_where_that_of_each_charge_is_known(lab: Lab):
+    storage, ledger = open_storage(lab.url, create=True)
+    ledger.open_account("study", SEARCH, 4 * KWH)
+    # One meter's scale is off alike in all its charges: 0.3 and 0.3 of the first one are 0.6, with 0.8 of another 1.
+    charges = [
+        charge("training", 3 * KWH, uncertainty_uj=3 * KWH // 10),
+        charge("training", 3 * KWH, uncertainty_uj=3 * KWH // 10),  # the most of it beyond the cap
+        charge("idle", KWH, meter="guess", uncertainty_uj=8 * KWH // 10),
+    ]
+    ledger.charge_unreserved("study", SEARCH, charges)
+    ledger.open_account("study", SEARCH, 10 * KWH)  # takes the overrun in, with a row that is no new energy
+    found = account_as_json(ledger, "study", SEARCH)
+    assert found is not None
+    assert (found["spent_kwh"], found["uncertainty_kwh"]) == (pytest.approx(7.0), pytest.approx(1.0))
+    ledger.charge_unreserved("study", SEARCH, [charge("idle", KWH)])  # as of an older greensv
+    found = account_as_json(ledger, "study", SEARCH)
+    assert found is not None
+    assert found["uncertainty_kwh"] is None
     storage.engine.dispose()

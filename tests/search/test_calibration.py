@@ -13,20 +13,32 @@ from greensv.energy.baseline import idle
 from greensv.energy.baseline.comparison import Trace
 from greensv.energy.baseline.gains import Gain, store_gains
 from greensv.energy.baseline.idle import NetEnergy, this_host
-from greensv.energy.meter import Domain
+from greensv.energy.meter import Availability, Domain, MeterRequest, Role
+from greensv.energy.metering.choice import Choice
 from greensv.energy.metering.reading import Reading
+from greensv.energy.metering.repetitions import combine_repetitions
 from greensv.energy.metering.window import EnergyWindow
 from greensv.errors import MeterError, StudyError
 from greensv.plugins import plugins_from
 from greensv.search import calibration_workload
-from greensv.search.calibration import Calibration, Hardware, UnitCost, find, in_force, store, unit_cost
+from greensv.search.calibration import (
+    Calibration,
+    Hardware,
+    UnitCost,
+    find,
+    find_latest,
+    in_force,
+    meter_settings,
+    store,
+    unit_cost,
+)
 from greensv.search.calibration_gain import gain_of, part_of
 from greensv.search.calibration_run import open_bench, run_calibration
 from greensv.search.calibration_workload import ReferenceWorkload
 from greensv.search.reference import CALIBRATION_ATTRIBUTE
 from greensv.search.study import ENVIRONMENT_ATTRIBUTE
 from greensv.units import j_from_kwh
-from tiny.plugin import TinyPlugin
+from tiny.plugin import TinyMeter, TinyMeterOptions, TinyPlugin
 from tiny.study import Lab
 
 NODE = Domain("node")
@@ -94,13 +106,15 @@ def calibration(**changes) -> Calibration:
 
 def test_a_unit_is_the_mean_of_the_repetitions():
     windows = [window(e, scale_j=0.05 * e, own_j=3.0) for e in (90.0, 100.0, 110.0)]
+    together = combine_repetitions(windows)
     nets = [NetEnergy(energy_j=w.energy_j - 40.0, uncertainty_j=6.0) for w in windows]
     found = unit_cost(windows, nets, num_steps=20, steps_per_unit=10)
     assert found.energy_j == pytest.approx(50.0)
     assert found.std_j == pytest.approx(5.0)
-    assert found.repeatability_j == pytest.approx(math.sqrt((5.0**2 + 1.5**2) / 3))
+    assert found.repeatability_j == pytest.approx(5.0 / math.sqrt(3)) == pytest.approx(together.repeatability_j / 2)
     # 5 % of 50 J is off alike in all three.
     assert found.uncertainty_j == pytest.approx(math.hypot(found.repeatability_j, 2.5))
+    assert found.uncertainty_j == pytest.approx(together.uncertainty_j / 2)
     assert (found.net_j, found.net_uncertainty_j) == (pytest.approx(30.0), pytest.approx(3.0))
     assert (found.seconds, found.power_w) == (pytest.approx(5.0), pytest.approx(10.0))
 
@@ -109,6 +123,11 @@ def test_a_single_repetition_has_no_deviation_and_no_net_without_idle_power():
     found = unit_cost([window(100.0)], [None], num_steps=10, steps_per_unit=10)
     assert (found.std_j, found.net_j, found.net_uncertainty_j) == (None, None, None)
     assert found.energy_j == 100.0
+
+
+def test_repetitions_that_agree_by_chance_are_no_better_than_their_windows():
+    found = unit_cost([window(100.0, own_j=10.0)] * 2, [None, None], num_steps=10, steps_per_unit=10)
+    assert (found.std_j, found.repeatability_j) == (0.0, pytest.approx(10 / math.sqrt(2)))
 
 
 def test_an_energy_in_units_has_no_pue_and_only_the_repetitions_uncertainty():
@@ -130,6 +149,46 @@ def test_calibrations_are_kept_for_each_hardware(tmp_path: Path):
     assert len(list(tmp_path.iterdir())) == 2
     elsewhere = dataclasses.replace(HARDWARE, meters={"node": "tiny (measured, × 1.1)"})
     assert find(elsewhere, tmp_path) is None
+
+
+def test_the_latest_calibration_is_found_whatever_the_corrections(tmp_path: Path):
+    corrected = dataclasses.replace(HARDWARE, meters={"node": "tiny (measured, × 1.1)"})
+    assert find_latest(corrected, tmp_path) is None
+    first = calibration()
+    store(first, TRACE, tmp_path)
+    assert find_latest(corrected, tmp_path) == (first, TRACE)
+    later = calibration(hardware=corrected, measured_at="2026-11-21T13:00:00+00:00", gains={"tiny node": 1.1})
+    store(later, TRACE, tmp_path)
+    assert find_latest(HARDWARE, tmp_path) == (later, TRACE)
+    for change in ({"host": "other"}, {"device": "another CPU"}, {"settings": "aa"}, {"meters": {"node": "x (y)"}}):
+        assert find_latest(dataclasses.replace(HARDWARE, **change), tmp_path) is None
+
+
+def choice(
+    *, options: object = None, rest_power_w: dict[Domain, float] | None = None, role: Role = "charged"
+) -> Choice:
+    return Choice(
+        meter=TinyMeter(),
+        request=MeterRequest(options=options),
+        availability=Availability(domains=(NODE,), rest_power_w=rest_power_w or {}),
+        is_chosen=True,
+        why="a test",
+        roles={NODE: role},
+    )
+
+
+def test_what_is_set_about_a_meter_tells_calibrations_apart():
+    assert meter_settings([choice()]) == meter_settings([choice(options=TinyMeterOptions())]) == ""
+    found = {
+        meter_settings([choice(options=TinyMeterOptions(power_w=2.0))]),
+        meter_settings([choice(options=TinyMeterOptions(power_w=3.0))]),
+        meter_settings([choice(options=TinyMeterOptions(work_j=2.0))]),
+        meter_settings([choice(rest_power_w={NODE: 5.0})]),
+        meter_settings([choice(rest_power_w={NODE: 6.0})]),
+    }
+    assert len(found) == 5
+    assert "" not in found
+    assert meter_settings([choice(options=TinyMeterOptions(power_w=2.0), role="beside")]) == ""
 
 
 @pytest.mark.parametrize("damage", ["{", '{"format": "greensv-reference", "version": 99}', "null"])
@@ -280,6 +339,18 @@ def test_a_search_shows_its_energies_in_reference_units(lab: Lab):
     kept = lab.open()[0].optuna.user_attrs[CALIBRATION_ATTRIBUTE]
     assert (kept["workload"], kept["joules_per_unit"]) == ("greensv-resnet-1", 50.0)
     assert "reference unit of greensv-resnet-1 here: 50 ± 2 J" in lab.notes()
+
+
+def test_a_calibration_with_other_meter_options_is_not_a_searchs(lab: Lab):
+    options = {"tiny": {"power_w": 2.0}}
+    energy = {"meters": ["tiny"], "interval_s": 0.02, "idle_s": 0.0, "options": options}
+    store(calibration(hardware=open_bench(plugins(), device_name="cpu", meters=("tiny",)).hardware), TRACE)
+    lab.search(max_trials=1, energy=energy)
+    assert lab.records()[0].reference_units is None
+    bench = open_bench(plugins(), device_name="cpu", meters=("tiny",), options=options)
+    store(calibration(hardware=bench.hardware), TRACE)
+    lab.search(max_trials=2, energy=energy)
+    assert lab.records()[1].reference_units is not None
 
 
 def test_a_damaged_calibration_stops_no_search(lab: Lab):

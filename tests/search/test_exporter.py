@@ -12,6 +12,8 @@ import pytest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from greensv.energy.grid.book import CarbonBook
+from greensv.energy.grid.series import ChargeSpan
 from greensv.errors import ConfigError
 from greensv.search.events import Event, JobOpened, TrialEnded, TrialStarted
 from greensv.search.exporter import Address, RunningJob, exported
@@ -104,7 +106,7 @@ def test_a_search_shows_its_energy_budget_trials_and_front(search: Search):
     assert found["greensv_energy_joules"].type == "counter"
     assert value(found, "greensv_budget_cap_joules", account="search") == pytest.approx(j_from_kwh(1.0))
     # The account was asked up to a second before.
-    assert 0 <= value(found, "greensv_budget_spent_joules_total") <= j_from_uj(statement.spent_uj)
+    assert 0 < value(found, "greensv_budget_spent_joules_total") <= j_from_uj(statement.spent_uj)
     assert value(found, "greensv_budget_reserved_joules") > 0
     assert value(found, "greensv_budget_overrun_joules") == 0
     assert value(found, "greensv_trials", state="complete") == 3
@@ -159,6 +161,48 @@ def test_promtool_finds_nothing_to_blame(search: Search):
         assert checked.stderr == ""
 
 
+def test_a_retraining_shows_its_network_and_the_searchs_front(search: Search):
+    lab = search.lab
+    (record, *_), front = lab.records(), pareto_front(lab.records())
+    job, texts = RunningJob(lambda event: None), dict[str, list[Metric]]()
+
+    def told(event: Event) -> None:
+        job(event)
+        texts[type(event).__name__] = list(job.collect())
+
+    lab.on_event = told
+    assert lab.retrain(record).is_complete
+    lab.on_event = None
+    stepped = {metric.name: metric for metric in texts["Stepped"]}
+    assert stepped["greensv_trial_number"].samples[0].value == record.number
+    assert stepped["greensv_front_trials"].samples[0].value == len(front)
+    assert {sample.labels["account"] for sample in stepped["greensv_budget_cap_joules"].samples} == {"retrain"}
+    assert "greensv_trial_number" not in {metric.name for metric in texts["RetrainingEnded"]}
+    before = {metric.name for metric in texts["JobOpened"]}
+    assert "greensv_front_trials" not in before
+
+
+def test_the_charges_are_read_the_less_often_the_longer_that_takes(search: Search, monkeypatch: pytest.MonkeyPatch):
+    now_s, asked_s = 0.0, list[float]()
+    _, ledger = search.lab.open()
+    opened = next(told for told in search.lab.events if isinstance(told, JobOpened))
+    read = CarbonBook.charges_by_minute
+
+    def slowly(book: CarbonBook, account: str) -> list[ChargeSpan]:
+        nonlocal now_s
+        asked_s.append(now_s)
+        now_s += 2.0
+        return read(book, account)
+
+    monkeypatch.setattr(CarbonBook, "charges_by_minute", slowly)
+    job = RunningJob(lambda event: None, clock=lambda: now_s)
+    job(dataclasses.replace(opened, metering=dataclasses.replace(opened.metering, ledger=ledger)))
+    for at_s in (0.0, 90.0, 110.0):  # 2 s of work are 2 % of 100 s
+        now_s = at_s
+        assert "greensv_carbon_grams" in {metric.name for metric in job.collect()}
+    assert asked_s == [0.0, 110.0]
+
+
 def test_nothing_is_served_where_nothing_is_asked_for(lab: Lab):
     with exported(lab.listen, None) as listen:
         assert listen == lab.listen
@@ -166,7 +210,7 @@ def test_nothing_is_served_where_nothing_is_asked_for(lab: Lab):
 
 def test_before_the_meters_are_open_there_is_little_to_say():
     names = {metric.name for metric in RunningJob(lambda event: None).collect()}
-    assert names == {"greensv_trials", "greensv_front_trials"}
+    assert names == {"greensv_trials"}
 
 
 def test_a_port_that_is_taken_is_an_error_before_anything_runs(lab: Lab):
@@ -177,10 +221,11 @@ def test_a_port_that_is_taken_is_an_error_before_anything_runs(lab: Lab):
             raise AssertionError("nothing was to run")
 
 
-def test_a_host_that_is_not_ours_is_an_error(lab: Lab):
+@pytest.mark.parametrize("host", ["192.0.2.1", "a..b"])
+def test_a_host_that_is_not_ours_is_an_error(lab: Lab, host: str):
     with (
         pytest.raises(ConfigError, match="--metrics-host"),
-        exported(lab.listen, Address(host="192.0.2.1", port=free_port())),
+        exported(lab.listen, Address(host=host, port=free_port())),
     ):
         raise AssertionError("nothing was to run")
 

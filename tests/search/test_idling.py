@@ -1,15 +1,21 @@
 """Idle power in whole searches: the tiny meter draws 0.1 W at rest, and a joule for each unit of work."""
 
 import re
+import signal
+from pathlib import Path
 
 import pytest
 
 from greensv.energy.baseline import idle
-from greensv.energy.baseline.idle import this_host
+from greensv.energy.baseline.gains import Gain, remove_gains, store_gains
+from greensv.energy.baseline.idle import IdlePower, this_host
 from greensv.energy.baseline.idle_book import idle_baselines
 from greensv.energy.books.schema import transaction
+from greensv.energy.meter import Domain
+from greensv.errors import StudyError
+from greensv.search import retrain
 from greensv.search.accounts import account_as_json
-from greensv.search.events import Progressed
+from greensv.search.events import Progressed, TrialStarted
 from greensv.units import j_from_kwh
 from tiny.study import Lab, on, study_data
 
@@ -30,10 +36,10 @@ def test_a_search_first_measures_the_idle_power_and_keeps_it(lab: Lab):
     with transaction(ledger.engine) as connection:
         (power,) = idle_baselines(connection, study.study_id)[this_host()].powers
     assert power.source == ("tiny", "node")
-    assert power.power_w == pytest.approx(REST_W, rel=0.4)
-    assert power.duration_s == pytest.approx(0.3, abs=0.2)
+    assert REST_W / 4 < power.power_w < 4 * REST_W  # how exactly, test_idle.py says, with a clock of its own
+    assert power.duration_s >= 0.25
     assert power.uncertainty_w >= 0.01 * power.power_w
-    assert re.search(r"idle power of this machine: node [\d.]+ ± [\d.e-]+ W, over 0 s", lab.notes())
+    assert re.search(r"idle power of this machine: node [\d.]+ ± [\d.e-]+ W, over \d+ s", lab.notes())
     assert any(isinstance(event, Progressed) and event.what == "measuring idle power" for event in lab.events)
     assert lab.audited().spent_by_purpose["idle"] >= 0.25 * REST_W * 1e6
 
@@ -52,7 +58,8 @@ def test_a_trial_and_the_account_are_shown_gross_and_net(lab: Lab):
     study, ledger = lab.open()
     account = account_as_json(ledger, study.study_id, "search")
     assert account is not None
-    assert account["net_by_purpose"]["idle"] == pytest.approx(0.0, abs=0.5 * account["by_purpose"]["idle"])
+    # The idling is charged longer than it is measured, at the same power.
+    assert account["net_by_purpose"]["idle"] < account["by_purpose"]["idle"]
     assert account["net_kwh"] == pytest.approx(sum(account["net_by_purpose"].values()))
     assert account["net_kwh"] < account["spent_kwh"]
     assert account["without_idle_power_kwh"] == 0
@@ -63,7 +70,7 @@ def test_a_study_that_goes_on_does_not_measure_again(lab: Lab):
     spent_uj = lab.audited().spent_by_purpose["idle"]
     lab.search(max_trials=2, energy=ENERGY)
     assert lab.audited().spent_by_purpose["idle"] == spent_uj
-    assert "UTC for 0 s" in lab.notes()
+    assert re.search(r"measured \d{4}-\d\d-\d\d \d\d:\d\d UTC for \d+ s", lab.notes())
     first, second = lab.records()[:2]
     assert first.net_energy_kwh is not None
     assert second.net_energy_kwh is not None
@@ -79,6 +86,61 @@ def test_retraining_uses_the_searchs_idle_power(lab: Lab):
     assert account["net_kwh"] < account["spent_kwh"]
 
 
+def correct(factor: float) -> None:
+    correction = Gain(
+        meter="tiny", domain=Domain("node"), factor=factor, uncertainty=0.01, against="x", measured_at="now"
+    )
+    store_gains([correction])
+
+
+def stored_powers(lab: Lab) -> list[IdlePower]:
+    study, ledger = lab.open()
+    with transaction(ledger.engine) as connection:
+        return list(idle_baselines(connection, study.study_id)[this_host()].powers)
+
+
+@pytest.fixture
+def own_gains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+
+def test_an_idle_power_is_not_used_for_joules_under_another_correction(lab: Lab, own_gains: None):
+    # Without a completed trial a study may go on under another correction.
+    lab.on_event = on(TrialStarted, 0, lambda: signal.raise_signal(signal.SIGINT))
+    assert lab.search(max_trials=1, energy=ENERGY).was_interrupted
+    lab.on_event = None
+    correct(4.0)
+    lab.search(max_trials=1, energy=ENERGY)
+    (power,) = stored_powers(lab)
+    assert (power.source, power.gain) == (("tiny", "node"), 4.0)
+    assert power.power_w > 2 * REST_W
+    spent_uj = lab.audited().spent_by_purpose["idle"]
+    lab.search(max_trials=2, energy=ENERGY)
+    assert lab.audited().spent_by_purpose["idle"] == spent_uj
+
+
+def test_retraining_under_another_correction_than_the_searchs_is_refused(lab: Lab, own_gains: None):
+    lab.search(max_trials=1, energy=ENERGY)
+    record = lab.records()[0]
+    correct(1.043)
+    with pytest.raises(
+        StudyError, match=r"meter of node: tiny \(measured\) in the search, tiny \(measured, × 1\.043\) now"
+    ) as refused:
+        lab.retrain(record)
+    assert "--forget-gains" in str(refused.value)
+    remove_gains()
+    assert lab.retrain(record).is_complete
+
+
+def test_another_machines_meters_may_have_corrections_of_their_own(
+    lab: Lab, own_gains: None, monkeypatch: pytest.MonkeyPatch
+):
+    lab.search(max_trials=1, energy=ENERGY)
+    correct(1.043)
+    monkeypatch.setattr(retrain, "this_host", lambda: "elsewhere")
+    assert lab.retrain(lab.records()[0]).is_complete
+
+
 def test_a_small_budget_is_not_spent_on_idling(lab: Lab):
     lab.search(max_trials=1, budget_j=500.0, energy={**ENERGY, "options": {"tiny": {"power_w": 50.0}}})
     assert re.search(r"idle power is not measured: 0.3 s at [\d.]+ W would use [\d.]+ J, more than 2% of", lab.notes())
@@ -92,14 +154,12 @@ def test_a_small_budget_is_not_spent_on_idling(lab: Lab):
 def test_a_busy_machine_is_told_and_its_power_not_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(idle, "BUSY_SHARE", -1.0)
     lab.search(max_trials=1, energy=ENERGY)
-    assert "the machine was not idle in the 0 s before the work" in lab.notes()
+    assert re.search(r"the machine was not idle in the \d+ s before the work", lab.notes())
     assert "the same command measures again" in lab.notes()
     assert lab.records()[0].net_energy_kwh is None
 
 
 def test_ctrl_c_ends_the_idling(lab: Lab, monkeypatch: pytest.MonkeyPatch):
-    import signal
-
     lab.on_event = on(Progressed, 0, lambda: signal.raise_signal(signal.SIGINT))
     result = lab.search(max_trials=1, energy={**ENERGY, "idle_s": 60.0})
     assert result.was_interrupted

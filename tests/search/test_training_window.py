@@ -1,8 +1,11 @@
 """Tiny trainings, their energy by phase of a step, and the state of the devices beside them."""
 
+import contextlib
+import dataclasses
 import json
 import math
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,20 +17,32 @@ from greensv.energy.books.schema import transaction
 from greensv.energy.books.tables import phases, telemetry, windows
 from greensv.energy.devices.device_state import DeviceState
 from greensv.energy.devices.phase_book import phase_totals
+from greensv.energy.devices.telemetry import Telemetry
 from greensv.energy.devices.telemetry_book import TelemetryRecord, record_telemetry
-from greensv.energy.meter import Domain
+from greensv.energy.meter import Domain, MeterRequest
 from greensv.energy.metering.reading import Reading
-from greensv.energy.metering.window import EnergyWindow
+from greensv.energy.metering.window import EnergyWindow, Window
+from greensv.errors import MeterError
 from greensv.search.accounts import account_as_json, telemetry_as_json
 from greensv.search.attribution import RestPower
 from greensv.search.control import Interrupted
 from greensv.search.events import Stepped, TrialStarted
-from greensv.search.training_window import _rest_powers
+from greensv.search.measuring import WARMUP_STEPS
+from greensv.search.training_window import _rest_powers, measured_window, noted_window
 from greensv.units import j_from_kwh, j_from_uj
-from tiny.study import Lab, on
+from tiny.study import FULL_STEPS, STEPS, Lab, on, study_data
 from tiny.work import WORK
 
 GPU = Domain("gpu", "GPU-1")
+
+
+def window_rows(lab: Lab, account: str, **wanted: object) -> list[dict[str, Any]]:
+    _, ledger = lab.open()
+    query = select(windows).where(windows.c.account == account).order_by(windows.c.id)
+    for column, value in wanted.items():
+        query = query.where(windows.c[column] == value)
+    with transaction(ledger.engine) as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def phase_rows(lab: Lab, account: str) -> list[Mapping[str, Any]]:
@@ -102,7 +117,17 @@ def test_a_retraining_that_was_interrupted_has_its_phases_of_both_runs(lab: Lab)
 
 
 def test_the_devices_are_watched_while_trials_run(lab: Lab, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(WORK, "step_sleep_s", 0.03)
+    was_read = threading.Event()
+
+    def read(watch: Telemetry) -> None:
+        read_once(watch)
+        if any(record.purpose == "training" for record in watch._unwritten):
+            was_read.set()
+
+    read_once = Telemetry.read
+    monkeypatch.setattr(Telemetry, "read", read)
+    monkeypatch.setattr(WORK, "on_step", None)
+    lab.on_event = on(TrialStarted, 0, lambda: setattr(WORK, "on_step", lambda: was_read.wait(60)))
     lab.search(max_trials=1, energy={"telemetry_interval_s": 0.01})
     study, ledger = lab.open()
     with transaction(ledger.engine) as connection:
@@ -154,3 +179,106 @@ def test_a_gpu_rests_at_its_measured_idle_power_or_else_at_the_lowest_seen(lab: 
     )
     books.idle = IdleBaseline(powers=(measured,))
     assert _rest_powers(books, window) == {GPU: RestPower(power_w=68.0, uncertainty_w=3.4)}
+
+
+def test_a_search_keeps_its_windows_and_those_of_each_trial(lab: Lab):
+    lab.search(max_trials=1)
+    names = [(row["name"], row["trial_number"]) for row in window_rows(lab, "search")]
+    of_trial = [("steady training", 0), ("training", 0), ("evaluation", 0), ("trial", 0)]
+    assert names == [("probe", None), ("probe", None), *of_trial, ("search", None)]
+    energies = {row["name"]: row["energy_uj"] for row in window_rows(lab, "search")}
+    assert energies["search"] > energies["trial"] > energies["training"] > energies["steady training"] > 0
+
+
+def test_the_windows_of_a_trial_that_was_interrupted_are_kept(lab: Lab):
+    def listen(event: object) -> None:
+        if isinstance(event, Stepped) and event.what == "trial 0" and event.step == event.num_steps:
+            raise Interrupted
+
+    lab.on_event = listen
+    lab.search(max_trials=1)
+    names = [row["name"] for row in window_rows(lab, "search")]
+    assert names[-4:] == ["steady training", "training", "trial", "search"]
+
+
+def test_a_meter_that_fails_ends_a_search_with_its_own_words(lab: Lab):
+    lab.on_event = on(TrialStarted, 0, lambda: setattr(lab.plugin.meter, "failure", "pulled out"))
+    with pytest.raises(MeterError, match="pulled out"):
+        lab.search(max_trials=1)
+
+
+def test_each_epoch_of_a_retraining_is_kept_apart_and_they_add_up_to_its_training(lab: Lab):
+    lab.search(max_trials=1)
+    record = lab.records()[0]
+    lab.on_event = on(Stepped, 0, lambda: (_ for _ in ()).throw(Interrupted))
+    assert not lab.retrain(record).is_complete
+    lab.on_event = None
+    lab.retrain(record)
+    rows = window_rows(lab, "retrain", trial_number=0)
+    epochs = [row for row in rows if row["name"].startswith("epoch")]
+    assert [row["name"] for row in epochs] == ["epoch 1", "epoch 1", "epoch 2", "epoch 3", "epoch 4"]
+    training_uj = sum(row["energy_uj"] for row in rows if row["name"] == "training")
+    assert sum(row["energy_uj"] for row in epochs) == pytest.approx(training_uj, rel=0.02)
+    assert rows[-1]["name"] == "evaluation"
+
+
+def test_epochs_too_short_for_the_meter_are_not_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    lab.search(max_trials=1)
+    slow = dataclasses.replace(lab.plugin.meter.probe(MeterRequest()), resolution_s=100.0)
+    monkeypatch.setattr(lab.plugin.meter, "probe", lambda request: slow)
+    lab.retrain(lab.records()[0])
+    assert {row["name"] for row in window_rows(lab, "retrain")} == {"training", "evaluation"}
+
+
+class Unreadable:
+    """A metering whose windows cannot be closed."""
+
+    def __init__(self) -> None:
+        self.monitor = self
+
+    @contextlib.contextmanager
+    def window(self, name: str) -> Iterator[Window]:
+        yield Window(name)
+        raise MeterError("pulled out")
+
+
+def test_a_window_that_no_number_is_taken_from_never_ends_what_went_well(caplog: pytest.LogCaptureFixture):
+    with noted_window(Unreadable(), "evaluation", trial_number=3):
+        pass
+    assert "energy window 'evaluation' of trial 3 is not known: pulled out" in caplog.text
+    with pytest.raises(MeterError, match="pulled out"), measured_window(Unreadable(), "steady training"):
+        pass
+    with pytest.raises(MeterError, match="of its own"), noted_window(Unreadable(), "evaluation"):
+        raise MeterError("of its own")
+
+
+def test_a_trials_energies_carry_their_uncertainty(lab: Lab):
+    lab.search(max_trials=1, energy={"pue": 1.5})
+    record = lab.records()[0]
+    (steady,) = window_rows(lab, "search", name="steady training")
+    (whole,) = window_rows(lab, "search", name="training")
+    expected_j = 1.5 * j_from_uj(steady["uncertainty_uj"]) * FULL_STEPS / (STEPS - WARMUP_STEPS)
+    assert j_from_kwh(record.train_energy_uncertainty_kwh or 0) == pytest.approx(expected_j, rel=1e-3)
+    assert record.train_energy_uncertainty_kwh >= 0.01 * record.train_energy_kwh, "the meter's scale: 1 %"
+    assert j_from_kwh(record.measured_uncertainty_kwh or 0) == pytest.approx(
+        1.5 * j_from_uj(whole["uncertainty_uj"]), rel=1e-3
+    )
+    assert record.charged_uncertainty_kwh == pytest.approx(0.01 * record.charged_energy_kwh, rel=1e-3)
+    lab.retrain(record)
+    result = json.loads((lab.folder / "runs" / "tiny" / "trial-0000" / "result.json").read_text())
+    assert result["charged_uncertainty_kwh"] == pytest.approx(0.01 * result["charged_energy_kwh"], rel=1e-3)
+    assert result["predicted_train_energy_uncertainty_kwh"] == record.train_energy_uncertainty_kwh
+    (window,) = result["windows"]
+    assert (window["meter"], window["domain"], window["role"]) == ("tiny", "node", "charged")
+
+
+def test_a_phase_that_is_probed_adds_its_uncertainty(lab: Lab):
+    first = study_data()["recipe"]["phases"][0]
+    longer = {**first, "name": "long", "crop_s": 2 * first["crop_s"], "num_epochs": 1}
+    lab.search(max_trials=1, recipe={"phases": [first, longer]})
+    record = lab.records()[0]
+    (steady,) = window_rows(lab, "search", name="steady training")
+    (probe,) = window_rows(lab, "search", name="probe", trial_number=0)
+    first_j = j_from_uj(steady["uncertainty_uj"]) * FULL_STEPS / (STEPS - WARMUP_STEPS)
+    assert probe["uncertainty_uj"] > 0
+    assert j_from_kwh(record.train_energy_uncertainty_kwh or 0) > 1.001 * first_j

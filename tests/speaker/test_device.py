@@ -14,6 +14,7 @@ from greensv.speaker.device import (
     resolve_device,
     resolve_precision,
     synchronise,
+    wake,
 )
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -103,3 +104,13 @@ def test_only_wide_convolutions_are_laid_out_channels_last(channels: int, is_cha
 def test_the_cpu_has_a_name_and_nothing_to_wait_for() -> None:
     synchronise(CPU)
     assert device_name(CPU) == f"CPU, {torch.get_num_threads()} threads"
+
+
+def test_a_gpu_is_woken_by_a_tensor_that_it_has_finished_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(torch, "zeros", lambda size, device: told.append(device))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: told.append("waited"))
+    wake(CPU)
+    assert told == []
+    wake(GPU)
+    assert told == [GPU, "waited"]

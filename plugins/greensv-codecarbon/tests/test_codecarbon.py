@@ -1,6 +1,7 @@
 """The real CodeCarbon beside greensv's own meters, on simulated hardware."""
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from greensv.energy.metering.selection import choose_meters
 from greensv.errors import MeterError
 from greensv.plugins import load_plugins
 from greensv.testing.meter_contract import MeterContract
-from greensv_codecarbon.meter import CodeCarbonMeter
+from greensv_codecarbon.meter import CodeCarbonMeter, CodeCarbonSession
 from simulated.namespace import run_with_powercap
 from simulated.nvml import UUIDS, FakeGpus, build_stub
 from simulated.powercap_tree import PowercapTree
@@ -50,6 +51,22 @@ def test_a_tracker_that_tells_nothing_is_an_error_and_not_0_joules():
     session.close()
     with pytest.raises(MeterError, match="CodeCarbon told nothing"):
         session.read()
+
+
+def test_a_reading_leaves_the_programs_own_output_and_logging_alone(monkeypatch: pytest.MonkeyPatch):
+    session = CodeCarbonMeter().open(MeterRequest())
+    assert isinstance(session, CodeCarbonSession)
+    tracker, seen = session._tracker._tracker, []
+    flush = tracker.flush
+
+    def spy() -> None:
+        seen.append((sys.stdout, logging.root.manager.disable))
+        flush()
+
+    monkeypatch.setattr(tracker, "flush", spy)
+    session.read()
+    session.close()
+    assert seen == [(sys.stdout, logging.NOTSET)]
 
 
 @pytest.mark.parametrize(

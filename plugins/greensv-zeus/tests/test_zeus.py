@@ -1,6 +1,7 @@
 """The real Zeus beside greensv's own meters, on simulated hardware."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from greensv.energy.metering.selection import choose_meters
 from greensv.errors import MeterError
 from greensv.plugins import load_plugins
 from greensv.testing.meter_contract import MeterContract
-from greensv_zeus.meter import ZeusMeter
+from greensv_zeus.meter import ZeusMeter, ZeusSession
 from simulated.namespace import run_with_powercap
 from simulated.nvml import UUIDS, FakeGpus, build_stub
 from simulated.powercap_tree import PowercapTree
@@ -90,6 +91,26 @@ def test_a_machine_without_rapl_is_told_in_zeus_words(tree: PowercapTree, monkey
 def test_memory_is_told_where_there_is_a_zone_for_it(tree: PowercapTree):
     tree.add_package(0)
     assert ZeusMeter().probe(MeterRequest()).domains == (Domain("cpu"),)
+
+
+def test_a_reading_leaves_the_programs_own_output_and_logging_alone(
+    tree: PowercapTree, monkeypatch: pytest.MonkeyPatch
+):
+    tree.add_package(0)
+    session = ZeusMeter().open(MeterRequest())
+    assert isinstance(session, ZeusSession)
+    cpus, seen = session._found.cpus, []
+    get = cpus.get_total_energy_consumption
+
+    def spy(index: int) -> object:
+        seen.append((sys.stdout, logging.root.manager.disable))
+        return get(index)
+
+    monkeypatch.setattr(cpus, "get_total_energy_consumption", spy)
+    session.read()
+    session.close()
+    assert seen == [(sys.stdout, logging.NOTSET)]
+    assert not logging.getLogger("zeus.device").isEnabledFor(logging.ERROR)
 
 
 BESIDE = """

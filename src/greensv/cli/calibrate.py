@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from greensv.cli.console import console, echo_json, installed_plugins
-from greensv.cli.options import json_option
+from greensv.cli.options import json_option, meter_option_option, meter_options
 from greensv.errors import MeterError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def _columns(ctx: click.Context, param: click.Parameter, given: tuple[str, ...])
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="What computes."
 )
 @click.option("--meter", "meters", multiple=True, metavar="NAME", help="Measure with this meter (repeatable).")
+@meter_option_option
 @click.option(
     "--steps", type=click.IntRange(min=1), metavar="N", help="Steps of a repetition: 10 on a CPU, 2000 on a GPU."
 )
@@ -85,6 +86,7 @@ def calibrate(
     *,
     device: str,
     meters: tuple[str, ...],
+    settings: tuple[str, ...],
     steps: int | None,
     repeats: int,
     idle_s: float,
@@ -104,7 +106,12 @@ def calibrate(
         return
     from greensv.search.calibration_run import open_bench
 
-    bench = open_bench(installed_plugins(ctx), device_name=device, meters=meters or ("auto",))
+    bench = open_bench(
+        installed_plugins(ctx),
+        device_name=device,
+        meters=meters or ("auto",),
+        options=meter_options(settings),
+    )
     if gains["against"] is not None:
         _compare(bench, gains["against"], flags=gains, as_json=as_json)
         return
@@ -152,14 +159,14 @@ def _compare(bench: "Bench", path: Path, *, flags: dict[str, Any], as_json: bool
     from greensv.energy.baseline.comparison import check_factor, compare
     from greensv.energy.baseline.external import read_external
     from greensv.energy.baseline.gains import store_gains
-    from greensv.search.calibration import find
+    from greensv.search.calibration import find_latest
     from greensv.search.calibration_gain import gain_of, part_of
 
-    stored = find(bench.hardware)
+    stored = find_latest(bench.hardware)
     if stored is None:
         raise MeterError(
             "there is no calibration of this hardware with these meters to compare; first log with the external meter "
-            "while `greensv calibrate` runs, with the same --device and --meter"
+            "while `greensv calibrate` runs, with the same --device, --meter and --meter-option"
         )
     calibration, trace = stored
     part, is_one_meter = part_of(trace, flags["domain"])

@@ -46,6 +46,8 @@ def carbon(ctx: click.Context, /, *, study: str | None, as_json: bool, **options
         raise click.UsageError("name the study once, as an argument or with --study-name")
     if options["fill"] and options["what_if"]:
         raise click.UsageError("--fill stores factors of the study's own grid; leave out --what-if")
+    if options["region"] and options["what_if"]:
+        raise click.UsageError("--what-if names the regions; leave out --region, which is of the study's own source")
     plugins = installed_plugins(ctx)
     optuna_storage, ledger = open_storage(options["storage"], create=False)
     found = answer(

@@ -83,7 +83,9 @@ def answer(
     source = study_source(energy, plugins, name=chosen[0])
     source = source.with_method(chosen[2]) if chosen[2] else source
     own_region = source.resolve_region(chosen[1] or energy.region)
-    filled_s = _filled(book, source, own_region, charged, problems) if is_filled else None
+    filled_s = None
+    if is_filled:
+        filled_s, problems = fill(book, source, own_region, charged)
     series = study_series(book, source, own_region, charged)
     columns = [_column(source.name, own_region, source.method, series, charged)]
     if chosen == (None, None, None):
@@ -102,16 +104,6 @@ def answer(
         filled_s=filled_s,
         problems=problems,
     )
-
-
-def _filled(
-    book: CarbonBook, source: CarbonSource, region: str, charged: Sequence[ChargeSpan], problems: list[str]
-) -> float:
-    try:
-        return fill(book, source, region, charged)
-    except CarbonError as error:
-        problems.append(str(error))
-        return 0.0
 
 
 def _by_trial(series: FactorSeries, charged: Sequence[ChargeSpan]) -> dict[int, CarbonFigure]:

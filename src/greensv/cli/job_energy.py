@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 @click.option("--cpu-range-j", type=click.FloatRange(min=1), help="Where the package counters wrap; else 262143 J.")
 @click.option("--dram-range-j", type=click.FloatRange(min=1), help="Where the dram counters wrap; else 65713 J.")
 @click.option(
+    "--dram-max-power-w",
+    type=click.FloatRange(min=0, min_open=True),
+    help="What a socket's memory draws at the most; else 250 W.",
+)
+@click.option(
     "--look-back-days", type=click.FloatRange(min=0.001, max=3650), default=7.0, show_default=True, help="Job's age."
 )
 @json_option

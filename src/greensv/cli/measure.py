@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,14 +77,20 @@ def measure(
                 interval_s=interval_s,
                 options=meter_options(settings),
             )
-            with monitor:
-                measurement = _run(monitor, program, command, mask=mask, pue=pue)
         except CannotRunError as error:
             _echo_problem(str(error))
             return error.exit_code
         except (MeterError, ConfigError) as error:
             _echo_problem(f"{error}; the command was not run")
             return CANNOT_MEASURE
+        try:
+            measurement = _run(monitor, program, command, mask=mask, pue=pue)
+        except CannotRunError as error:
+            _echo_problem(str(error))
+            return error.exit_code
+        finally:
+            problems = _stop(monitor)
+        measurement = replace(measurement, notes=(*measurement.notes, *problems))
         _report(measurement, as_json=as_json, output=output)
     return measurement.exit_code
 
@@ -112,10 +119,20 @@ def _run(monitor: "StartedMonitor", program: str, command: Sequence[str], *, mas
     )
 
 
+def _stop(monitor: "StartedMonitor") -> list[str]:
+    """The command has run and its window is closed: what fails now takes nothing of the result."""
+    try:
+        monitor.stop()
+    except Exception as error:  # noqa: BLE001 - a plugin's meter may raise anything
+        return [f"the meters could not be stopped: {error}"]
+    return []
+
+
 def _notes_on_meters(monitor: "StartedMonitor") -> list[str]:
     notes = []
     for choice in monitor.choices:
         if choice.is_chosen:
+            notes.append(f"{choice.meter.name} is used: {choice.why}")
             notes += [f"{choice.meter.name}: {note}" for note in choice.availability.notes]
         else:
             notes.append(f"{choice.meter.name}: {choice.why}")

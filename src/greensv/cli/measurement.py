@@ -82,8 +82,11 @@ def print_table(measurement: Measurement, window: EnergyWindow) -> None:
     table.add_row("total" if pue == 1 else f"total × PUE {pue:g}", "", *total, "")
     screen = Console(file=sys.stderr, highlight=False)
     screen.print(table)
-    for note in (*window.notes, *(part.problem for part in rests if part.problem)):
-        screen.print(note, style="yellow", markup=False)
+    for note in measurement.notes:
+        screen.print(note, style="yellow" if note in window.notes else "dim", markup=False)
+    for part in rests:
+        if part.problem:
+            screen.print(part.problem, style="yellow", markup=False)
     screen.print(
         f"{_typed(measurement.command)}: {window.duration_s:.3g} s, exit code {measurement.exit_code}; "
         "± is a standard uncertainty (68 %)",

@@ -43,7 +43,7 @@ def pareto(*, storage: str, study_name: str | None, as_json: bool) -> None:
 def trials(*, storage: str, study_name: str | None, as_json: bool, as_csv: bool, of_repeats: bool) -> None:
     """List all trials of a study, also those that failed, were refused or interrupted."""
     from greensv.report.tables import reasons, trials_table
-    from greensv.search.accounts import SEARCH, telemetry_as_json
+    from greensv.search.accounts import SEARCH, telemetry_as_json, windows_as_json
     from greensv.search.storage import open_storage
     from greensv.search.study import load
 
@@ -57,13 +57,22 @@ def trials(*, storage: str, study_name: str | None, as_json: bool, as_csv: bool,
     if of_repeats:
         _show_repeats(study, as_json=as_json)
         return
-    telemetry = telemetry_as_json(ledger, study.study_id, SEARCH) if as_json or as_csv else {}
-    rows = [{**record.as_json(), "telemetry": telemetry.get(record.number, {})} for record in records]
-    if as_json:
+    if as_json or as_csv:
+        telemetry = telemetry_as_json(ledger, study.study_id, SEARCH)
+        windows = windows_as_json(ledger, study.study_id, SEARCH, pue=study.config.energy.pue)
+        rows = [
+            {
+                **record.as_json(),
+                "telemetry": telemetry.get(record.number, {}),
+                "windows": windows.get(record.number, []),
+            }
+            for record in records
+        ]
+        if as_csv:
+            echo_csv(rows)
+            return
         for row in rows:
             echo_json(row)
-    elif as_csv:
-        echo_csv(rows)
     else:
         console().print(trials_table(records, title=f"Trials of {study.config.name!r}"))
         for line in reasons(records):

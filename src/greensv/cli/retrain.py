@@ -65,6 +65,7 @@ def retrain(  # noqa: PLR0913 (each is an option)
     from rich.console import Console
 
     from greensv.cli.live import LiveView, PlainLog
+    from greensv.cli.reports import try_to_write_report
     from greensv.search import front as fronts
     from greensv.search.exporter import exported
     from greensv.search.retrain import choose_trials, run_retrain
@@ -80,6 +81,7 @@ def retrain(  # noqa: PLR0913 (each is an option)
     records = study.records()
     front = fronts.pareto_front(records)
     chosen = choose_trials(records, front, trial=trial, knee=fronts.knee(front) if knee and front else None)
+    folder = prepare_folder(study_folder(storage, study.config.name))
     # With --json, standard output holds the results alone.
     out = Console(stderr=True, highlight=False) if as_json else console()
     view = LiveView(out, title="greensv retrain") if out.is_terminal else PlainLog(out)
@@ -90,9 +92,10 @@ def retrain(  # noqa: PLR0913 (each is an option)
             ledger=ledger,
             plugins=plugins,
             budget_kwh=budget_kwh,
-            folder=prepare_folder(study_folder(storage, study.config.name)),
+            folder=folder,
             listen=listen,
             seeds=tuple(dict.fromkeys(seeds)),
+            finish=lambda: try_to_write_report(study, ledger, folder),
         )
     out.print(f"Retraining ended: {result.ended_because}.", markup=False)
     for done in result.results:
@@ -108,11 +111,13 @@ def retrain(  # noqa: PLR0913 (each is an option)
 
 
 def _result_text(result: dict[str, object]) -> str:
-    from greensv.report.tables import data_wait_text, kwh
+    from greensv.report.tables import data_wait_text, kwh_with_uncertainty
 
-    energy = result["charged_energy_kwh"]
+    energy, uncertainty = result["charged_energy_kwh"], result.get("charged_uncertainty_kwh")
     assert isinstance(energy, float)
-    lines = [f"trial {result['trial']}: charged {kwh(energy)}, checkpoint {result['checkpoint']}"]
+    assert isinstance(uncertainty, float | None)
+    charged = kwh_with_uncertainty(energy, uncertainty)
+    lines = [f"trial {result['trial']}: charged {charged}, checkpoint {result['checkpoint']}"]
     phases = result.get("training_phases")  # a result of an older greensv has none
     if isinstance(phases, dict) and phases["data_wait_share"] is not None:
         lines.append(f"  {data_wait_text(phases)}")

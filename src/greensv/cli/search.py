@@ -52,8 +52,7 @@ def search(
 
         return follow(load_plugins(third_party=ctx.obj["third_party"]))
     from greensv.cli.live import LiveView, PlainLog
-    from greensv.cli.reports import study_report
-    from greensv.report.study_report import write_report
+    from greensv.cli.reports import try_to_write_report
     from greensv.search.configure import configure
     from greensv.search.exporter import exported
     from greensv.search.runner import SearchResult, run_search
@@ -66,13 +65,11 @@ def search(
     folder = prepare_folder(study_folder(storage, config.name))
     out = console()
     view = LiveView(out) if out.is_terminal else PlainLog(out)
-    reports: list[Path] = []
+    reports: list[Path | None] = []
 
     def finish(result: SearchResult) -> None:
-        try:
-            reports.append(write_report(study_report(result, ledger), folder / "report.html"))
-        except OSError as error:
-            click.echo(f"warning: the report cannot be written: {error}", err=True)
+        because = result.ended_because
+        reports.append(try_to_write_report(result.study, ledger, folder, carbon=result.carbon, ended_because=because))
 
     with view, storage_failures(storage), exported(view, metrics_address(ctx)) as listen:
         result = run_search(

@@ -52,7 +52,7 @@ def monitor(
     from greensv.energy.started import installed_meters, start_monitor
 
     return start_monitor(
-        installed_meters([*names, *also]),
+        installed_meters([*(names or ("auto",)), *also]),
         names or ("auto",),
         also=also,
         gpu_uuids=gpu_uuids,

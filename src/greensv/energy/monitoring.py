@@ -69,11 +69,10 @@ class Monitor:
         self._lock = threading.Lock()
         self._notes: list[str] = []
         self._observers: list[Observer] = []
-        self._observer_error: Exception | None = None
+        self._error: Exception | None = None
         # Joules of a meter that is slower than our polls come in lumps: power between two polls would be several times
         # the true one.
-        slowest_s = max((tally.meter.availability.resolution_s for tally in self._charged), default=0.0)
-        self._recent = RecentPower(max(interval_s, 2 * slowest_s))
+        self._recent = RecentPower(max(interval_s, 2 * self.resolution_s))
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._is_closed = False
@@ -87,6 +86,11 @@ class Monitor:
     def tick_s(self) -> float:
         """Seconds between two calls of `tick` by the polling thread: those of the meter that is read most often."""
         return self.interval_s / self._num_ticks
+
+    @property
+    def resolution_s(self) -> float:
+        """How often the slowest of the counters and sensors changes that are charged, in seconds; 0 without any."""
+        return max((tally.meter.availability.resolution_s for tally in self._charged), default=0.0)
 
     @property
     def power_w(self) -> float | None:
@@ -163,8 +167,7 @@ class Monitor:
                 observer(readings)
             except Exception as error:
                 logger.exception("an observer of the energy monitor failed")
-                with self._lock:
-                    self._observer_error = error
+                self._keep(error)
 
     def poll(self) -> tuple[Reading, ...]:
         """Reads every meter now, in the calling thread, and returns the known totals as `known_totals` does."""
@@ -191,9 +194,9 @@ class Monitor:
             return self._known_locked()
 
     def check(self) -> None:
-        """Raises what an observer raised, once; then what `totals` would raise."""
+        """Raises what an observer or the polling thread raised, once; then what `totals` would raise."""
         with self._lock:
-            error, self._observer_error = self._observer_error, None
+            error, self._error = self._error, None
             if error is not None:
                 raise error
             self._raise_problem_locked()
@@ -269,7 +272,15 @@ class Monitor:
 
     def _run(self) -> None:
         while not self._stopping.wait(self.tick_s):
-            self.tick()
+            try:
+                self.tick()
+            except Exception as error:
+                logger.exception("the energy meters could not be polled")
+                self._keep(error)
+
+    def _keep(self, error: Exception) -> None:
+        with self._lock:
+            self._error = error
 
     @property
     def _charged(self) -> list[Tally]:

@@ -58,7 +58,8 @@ def start_monitor(
         uses_visible_gpus=gpu_uuids is None,
         options=options,
     )
-    opened = with_gains(open_meters(choices), load_gains())
+    gains = load_gains()  # first: a damaged file must not leave meters open
+    opened = with_gains(open_meters(choices), gains)
     monitor = StartedMonitor(opened, interval_s=interval_s, synchronise=synchronise)
     monitor.choices = choices
     monitor.start()

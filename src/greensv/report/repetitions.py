@@ -25,10 +25,12 @@ class Run:
     """One training of one network."""
 
     system: str
-    """The network in words; runs with equal words are repetitions."""
+    """The network in words; runs with equal words and conditions are repetitions."""
     seed: int | None
     eer: float
     energy_kwh: float
+    conditions: str = ""
+    """What computed and measured it: `2 × NVIDIA H100, bf16, nvml (measured) for gpu`; "": as all the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +48,10 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeated:
-    """The runs of one network."""
+    """The runs of one network under the same conditions."""
 
     system: str
+    conditions: str
     num_runs: int
     eer: Spread
     energy_kwh: Spread
@@ -60,6 +63,7 @@ class PairedTest:
 
     metric: Metric
     first: str
+    """The network, and in brackets the conditions where the runs' differ."""
     second: str
     num_pairs: int
     mean_difference: float | None
@@ -95,31 +99,40 @@ def retrained_runs(results: Sequence[Mapping[str, Any]], trials: Sequence[TrialR
         if trial is not None and result["protocols"]:
             eer = mean(protocol["eer"] for protocol in result["protocols"])
             seed = result.get("seed", trial.seed)
-            runs.append(Run(system=_system(trial), seed=seed, eer=eer, energy_kwh=result["charged_energy_kwh"]))
+            run = Run(
+                system=_system(trial),
+                seed=seed,
+                eer=eer,
+                energy_kwh=result["charged_energy_kwh"],
+                conditions=_conditions(result),
+            )
+            runs.append(run)
     return runs
 
 
 def repeated(runs: Sequence[Run]) -> list[Repeated]:
-    """Returns one line per network, in the order of their first runs; none when no network was run twice."""
+    """Returns one line per network and its conditions, in the order of their first runs; none when none ran twice."""
     groups = _groups(runs)
     if all(len(group) < 2 for group in groups.values()):
         return []
     return [
         Repeated(
-            system=system,
+            system=group[0].system,
+            conditions=group[0].conditions,
             num_runs=len(group),
             eer=Spread.of([run.eer for run in group]),
             energy_kwh=Spread.of([run.energy_kwh for run in group]),
         )
-        for system, group in groups.items()
+        for group in groups.values()
     ]
 
 
 def paired_tests(runs: Sequence[Run]) -> list[PairedTest]:
     """Tests every two networks that were run repeatedly against each other, pairing the runs of equal seeds.
 
-    Runs of one network with one seed are averaged first: they are no independent repetitions. P-values are corrected
-    by Holm's method over all the pairs of a metric and test (Holm, Scandinavian Journal of Statistics 6, 1979).
+    Runs of one network with one seed are averaged first: they are no independent repetitions. Networks that ran under
+    other conditions, such as on another GPU, are not tested: what differs may be that. P-values are corrected by Holm's
+    method over all the pairs of a metric and test (Holm, Scandinavian Journal of Statistics 6, 1979).
     """
     groups = {system: group for system, group in _groups(runs).items() if len(group) > 1}
     return [test for metric in METRICS for test in _tests_of(metric, groups)]
@@ -175,9 +188,15 @@ def repeated_table(lines: Sequence[Repeated], *, title: str) -> "Table":
     table.add_column("network", overflow="fold")
     for heading in ("runs", "EER %", "energy"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for line in lines:
-        table.add_row(Text(line.system), str(line.num_runs), percent_spread(line.eer), energy_spread(line.energy_kwh))
+    for line, name in zip(lines, line_names(lines), strict=True):
+        table.add_row(Text(name), str(line.num_runs), percent_spread(line.eer), energy_spread(line.energy_kwh))
     return table
+
+
+def line_names(lines: Sequence[Repeated]) -> list[str]:
+    """Returns what tells the lines apart: the network, and the conditions where those differ."""
+    differ = len({line.conditions for line in lines}) > 1
+    return [_label(line.system, line.conditions if differ else "") for line in lines]
 
 
 def verdicts(tests: Sequence[PairedTest]) -> list[str]:
@@ -224,10 +243,32 @@ def _rest_of(trial: TrialRecord) -> str:
     return "".join(f" {name}={value}" for name, value in sorted(others.items()))
 
 
+def _conditions(result: Mapping[str, Any]) -> str:
+    """Returns on what a retraining ran, and what measured it; "" where the result of an older greensv tells nothing.
+
+    A device's own number is left out: two GPUs of one model are alike.
+    """
+    meters = {f"{words} for {domain.partition(':')[0]}" for domain, words in result.get("meters", {}).items()}
+    count = result.get("num_processes", 1)
+    words = [
+        result.get("device", ""),
+        result.get("precision", ""),
+        f"{count} processes" if count > 1 else "",
+        *sorted(meters),
+    ]
+    return ", ".join(word for word in words if word)
+
+
+def _label(system: str, conditions: str) -> str:
+    return f"{system} [{conditions}]" if conditions else system
+
+
 def _groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Returns the runs by network and conditions; these are named where they differ."""
+    differ = len({run.conditions for run in runs}) > 1
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(run.system, []).append(run)
+        groups.setdefault(_label(run.system, run.conditions if differ else ""), []).append(run)
     return groups
 
 
@@ -242,10 +283,13 @@ def _tests_of(metric: Metric, groups: Mapping[str, Sequence[Run]]) -> list[Paire
 
 def _test(metric: Metric, first: str, second: str, groups: Mapping[str, Sequence[Run]]) -> PairedTest:
     ours, theirs = (_by_seed(groups[system], metric) for system in (first, second))
-    common = sorted(set(ours) & set(theirs))
+    is_alike = groups[first][0].conditions == groups[second][0].conditions
+    common = sorted(set(ours) & set(theirs)) if is_alike else []
     about = {"metric": metric, "first": first, "second": second, "num_pairs": len(common)}
     if not common:
         note = "no common seeds, so no paired test: run both with the same seeds"
+        if not is_alike:
+            note = "run under other conditions, so no paired test: run both on the same hardware with the same meters"
         return PairedTest(**about, mean_difference=None, p_t=None, p_wilcoxon=None, note=note)  # type: ignore[arg-type]
     differences = [ours[seed] - theirs[seed] for seed in common]
     p_t, p_wilcoxon, note = _p_values(differences)

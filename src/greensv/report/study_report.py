@@ -1,16 +1,17 @@
 """A study as one HTML file: the front, the trials, where the energy went, where the numbers come from."""
 
 import io
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from greensv.energy.devices.telemetry_book import DeviceSummary
 from greensv.energy.grid.series import GridCarbon
 from greensv.report.carbon_tables import carbon_words, notes
-from greensv.report.repetitions import energy_spread, percent_spread, repetitions_of
-from greensv.report.tables import kwh, network_name
+from greensv.report.repetitions import energy_spread, line_names, percent_spread, repetitions_of
+from greensv.report.tables import any_uncertainty, kwh, kwh_with_uncertainty, network_name
 from greensv.trial_record import TrialRecord
 from greensv.units import format_duration
 
@@ -30,6 +31,15 @@ class StudyReport:
     telemetry: Sequence[DeviceSummary] = ()
     retrained: Sequence[Mapping[str, Any]] = ()
     """Results of retraining, as in each network's result.json."""
+    retrain_account: Mapping[str, Any] | None = None
+    """As `account`; None before the first retraining."""
+    retrain_carbon: GridCarbon | None = None
+    retrain_telemetry: Sequence[DeviceSummary] = ()
+    windows: Mapping[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """By trial, what each meter read of each domain in its training, also beside the charges; PUE included."""
+    retrain_windows: Mapping[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    run_names: Mapping[int, str] = field(default_factory=dict)
+    """What a run of the retrain account is called, by the number in it."""
 
 
 def write_report(report: StudyReport, path: Path) -> Path:
@@ -39,12 +49,19 @@ def write_report(report: StudyReport, path: Path) -> Path:
     environment = Environment(loader=PackageLoader("greensv.report"), autoescape=select_autoescape(), trim_blocks=True)
     environment.filters.update(kwh=kwh, network=network_name, percent=_percent, duration=format_duration, whole=_whole)
     environment.filters.update(percent_spread=percent_spread, energy_spread=energy_spread)
+    environment.filters.update(line_names=line_names, kwh_pm=kwh_with_uncertainty)
     text = environment.get_template("study.html").render(
         report=report,
         figure=front_figure(report),
+        has_uncertainty=any_uncertainty(report.trials),
+        other_windows=_read_otherwise(report.windows),
+        other_retrain_windows=_read_otherwise(report.retrain_windows),
+        retrain_carbon=carbon_words(report.retrain_carbon) if report.retrain_carbon else None,
         has_net=any(trial.net_energy_kwh is not None for trial in report.trials),
         repetitions=repetitions_of(report.trials, report.retrained),
         has_units=any(trial.reference_units is not None for trial in report.trials),
+        # `calibrate` runs in one process; of several, `device` is `2 × …`.
+        can_have_units=not any(re.match(r"\d+ × ", trial.device) for trial in report.trials),
         carbon=carbon_words(report.carbon),
         carbon_notes=notes([report.carbon]),
         bill_kwh=sum(trial.train_energy_kwh or 0.0 for trial in report.front),
@@ -82,6 +99,11 @@ def front_figure(report: StudyReport) -> str:
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue().decode()
     return svg[svg.index("<svg") :]
+
+
+def _read_otherwise(windows: Mapping[int, Sequence[Mapping[str, Any]]]) -> dict[int, Sequence[Mapping[str, Any]]]:
+    """Returns the trials of which more was read than what was charged."""
+    return {number: rows for number, rows in windows.items() if any(row["role"] != "charged" for row in rows)}
 
 
 def _percent(fraction: float | None) -> str:

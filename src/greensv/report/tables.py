@@ -9,15 +9,16 @@ from greensv.units import format_duration, format_energy, j_from_kwh
 if TYPE_CHECKING:
     from rich.table import Table
 
-NETWORK_WIDTH = 20
+NETWORK_WIDTH = 17
+UNCERTAINTY_NOTE = "±: standard uncertainty (68 %)"
 
 
 def trials_table(trials: Sequence[TrialRecord], *, title: str, knee: int | None = None) -> "Table":
     """Returns one row per trial, narrow enough for 80 columns; the trial numbered `knee` is marked.
 
-    A trial without an EER shows its state in that column. What was used waiting for data is attributed, a share of the
-    short training. The kind of block is shown where it differs; GMAC and minDCF
-    are in the JSON and the report.
+    A trial without an EER shows its state in that column. Below an energy is its standard uncertainty in per cent,
+    where the table has any. What was used waiting for data is attributed, a share of the short training. The kind of
+    block is shown where it differs; GMAC and minDCF are in the JSON and the report.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -28,6 +29,14 @@ def trials_table(trials: Sequence[TrialRecord], *, title: str, knee: int | None 
     table.add_column("blocks × channels", overflow="fold", min_width=NETWORK_WIDTH)
     for heading in ("params", "EER %", "full\ntraining", "short\ntraining", "waits\nfor data", "charged"):
         table.add_column(heading, justify="right", no_wrap=True)
+    with_uncertainty = any_uncertainty(trials)
+    if with_uncertainty:
+        table.caption = UNCERTAINTY_NOTE
+        table.caption_justify = "left"
+
+    def energy(value: float | None, uncertainty: float | None) -> str:
+        return f"{kwh(value)}\n{_relative(value, uncertainty)}" if with_uncertainty and value else kwh(value)
+
     with_block = len({trial.params.get("block") for trial in trials}) > 1
     for trial in trials:
         row: list[str | Text] = [
@@ -35,13 +44,22 @@ def trials_table(trials: Sequence[TrialRecord], *, title: str, knee: int | None 
             Text(network_name(trial, with_block=with_block)),  # not markup: a plugin's options may hold brackets
             f"{trial.num_parameters / 1e6:.3g} M" if trial.num_parameters is not None else "–",
             f"{100 * trial.eer:.2f}" if trial.eer is not None else trial.state,
-            kwh(trial.train_energy_kwh),
-            kwh(trial.measured_energy_kwh),
+            energy(trial.train_energy_kwh, trial.train_energy_uncertainty_kwh),
+            energy(trial.measured_energy_kwh, trial.measured_uncertainty_kwh),
             "–" if trial.data_wait_share is None else f"{100 * trial.data_wait_share:.1f} %",
-            kwh(trial.charged_energy_kwh),
+            energy(trial.charged_energy_kwh, trial.charged_uncertainty_kwh),
         ]
         table.add_row(*row)
     return table
+
+
+def any_uncertainty(trials: Sequence[TrialRecord]) -> bool:
+    """Whether any of the trials has an energy with its uncertainty: those of an older greensv have none."""
+    return any(
+        value is not None
+        for trial in trials
+        for value in (trial.train_energy_uncertainty_kwh, trial.measured_uncertainty_kwh, trial.charged_uncertainty_kwh)
+    )
 
 
 def data_wait_text(phases: Mapping[str, Any]) -> str:
@@ -71,12 +89,18 @@ def kwh(energy_kwh: float | None) -> str:
     return "–" if energy_kwh is None else format_energy(j_from_kwh(energy_kwh))
 
 
+def kwh_with_uncertainty(energy_kwh: float | None, uncertainty_kwh: float | None) -> str:
+    """Returns an energy with its standard uncertainty; a dash for what is not known."""
+    return "–" if energy_kwh is None else f"{kwh(energy_kwh)} ± {kwh(uncertainty_kwh)}"
+
+
 def budget_table(statement: Mapping[str, Any], *, title: str) -> "Table":
     """Returns an account: cap, spent, reserved, left, and the spending by purpose.
 
     Args:
-        statement: `cap_kwh`, `spent_kwh`, `reserved_kwh`, `overrun_kwh`, and `by_purpose` in kWh; `net_kwh` and
-            `without_idle_power_kwh` where an idle power is known.
+        statement: `cap_kwh`, `spent_kwh`, `reserved_kwh`, `overrun_kwh`, and `by_purpose` in kWh; `uncertainty_kwh` of
+            what is spent, standard, None where that is not known; `net_kwh` and `without_idle_power_kwh` where an idle
+            power is known.
         title: the table's heading.
     """
     from rich.box import SIMPLE_HEAD
@@ -91,6 +115,10 @@ def budget_table(statement: Mapping[str, Any], *, title: str) -> "Table":
     rows = {"cap": cap, "spent": statement["spent_kwh"], "reserved": statement["reserved_kwh"], "left": left}
     for name, value in rows.items():
         table.add_row(f"[bold]{name}[/bold]", kwh(value), f"{100 * value / cap:.1f} %")
+        if name == "spent" and "uncertainty_kwh" in statement:
+            uncertainty = statement["uncertainty_kwh"]
+            share = "–" if uncertainty is None else f"{100 * uncertainty / cap:.1f} %"
+            table.add_row("± standard uncertainty", kwh(uncertainty), share)
     if statement["overrun_kwh"]:
         table.add_row("beyond the cap", kwh(statement["overrun_kwh"]), f"{100 * statement['overrun_kwh'] / cap:.2f} %")
     if "net_kwh" in statement:
@@ -111,6 +139,10 @@ def budget_table(statement: Mapping[str, Any], *, title: str) -> "Table":
 def duration_at(energy_j: float, power_w: float) -> str:
     """Returns how long an energy lasts at a power; `–` without power."""
     return format_duration(energy_j / power_w) if power_w > 0 else "–"
+
+
+def _relative(value: float, uncertainty: float | None) -> str:
+    return "±–" if uncertainty is None else f"±{100 * uncertainty / value:.2g} %"
 
 
 def _list(values: Sequence[Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from greensv.energy.baseline.idle_book import NetAccount, net_account
 from greensv.energy.books.ledger import Ledger
 from greensv.energy.books.schema import transaction
+from greensv.energy.books.window_book import window_totals
 from greensv.energy.devices.phase_book import DATA_WAIT, PhaseTotal, phase_totals
 from greensv.energy.devices.telemetry_book import telemetry_summaries
 from greensv.errors import BudgetError
@@ -18,6 +19,9 @@ SEARCH = "search"
 
 def account_as_json(ledger: Ledger, study_id: str, account: str) -> dict[str, Any] | None:
     """Returns cap, spent, reserved and overrun in kWh, and the spending by purpose, quality and meter.
+
+    `uncertainty_kwh` is the standard uncertainty of what is spent, overrun included; None where that of a charge is not
+    known, as in the books of an older greensv.
 
     With an idle power, also what is net of it (`net_kwh`, `net_by_purpose`, what is beyond the cap included), and the
     gross of what it is not known for (`without_idle_power_kwh`), which is in no net figure.
@@ -38,6 +42,7 @@ def account_as_json(ledger: Ledger, study_id: str, account: str) -> dict[str, An
         "spent_kwh": kwh_from_uj(statement.spent_uj),
         "reserved_kwh": kwh_from_uj(statement.reserved_uj),
         "overrun_kwh": kwh_from_uj(statement.overrun_uj),
+        "uncertainty_kwh": None if statement.uncertainty_uj is None else kwh_from_uj(statement.uncertainty_uj),
         "by_purpose": _in_kwh(statement.spent_by_purpose),
         "by_quality": _in_kwh(statement.spent_by_quality),
         "by_meter": _in_kwh(statement.spent_by_meter),
@@ -79,6 +84,29 @@ def telemetry_as_json(ledger: Ledger, study_id: str, account: str) -> dict[int, 
         values = asdict(summary)
         number, device = values.pop("trial_number"), values.pop("device")
         found.setdefault(number, {})[device] = values
+    return found
+
+
+def windows_as_json(ledger: Ledger, study_id: str, account: str, *, pue: float) -> dict[int, list[dict[str, Any]]]:
+    """Returns by trial what each meter read of each domain in its training, also beside the charges; PUE included.
+
+    `role` is `charged`, `part` (of a node), `rest` (of it) or `beside`; `uncertainty_kwh` is standard, None where it
+    was not kept.
+    """
+    with transaction(ledger.engine) as connection:
+        totals = window_totals(connection, study_id, account)
+    found: dict[int, list[dict[str, Any]]] = {}
+    for total in totals:
+        values = {
+            "meter": total.meter,
+            "domain": total.domain,
+            "role": total.role,
+            "quality": total.quality,
+            "duration_s": total.duration_s,
+            "energy_kwh": pue * kwh_from_j(total.energy_j),
+            "uncertainty_kwh": None if total.uncertainty_j is None else pue * kwh_from_j(total.uncertainty_j),
+        }
+        found.setdefault(total.trial_number, []).append(values)
     return found
 
 

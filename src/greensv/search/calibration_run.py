@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from greensv import __version__
 from greensv.energy.baseline.comparison import Trace
@@ -22,11 +22,11 @@ from greensv.energy.baseline.idle import (
 )
 from greensv.energy.meter import Domain
 from greensv.energy.metering.reading import Reading
-from greensv.energy.metering.selection import Choice, choose_meters, open_meters
+from greensv.energy.metering.selection import NO_OPTIONS, Choice, choose_meters, open_meters
 from greensv.energy.monitoring import EnergyWindow, Monitor
 from greensv.errors import MeterError
 from greensv.plugins import Plugins
-from greensv.search.calibration import Calibration, Hardware, unit_cost
+from greensv.search.calibration import Calibration, Hardware, meter_settings, unit_cost
 from greensv.search.calibration_workload import NAME, STEPS_PER_UNIT, ReferenceWorkload
 
 if TYPE_CHECKING:
@@ -61,17 +61,23 @@ class Run:
     notes: tuple[str, ...]
 
 
-def open_bench(plugins: Plugins, *, device_name: str, meters: Sequence[str]) -> Bench:
+def open_bench(
+    plugins: Plugins,
+    *,
+    device_name: str,
+    meters: Sequence[str],
+    options: Mapping[str, Mapping[str, Any]] = NO_OPTIONS,
+) -> Bench:
     """Chooses the device and the meters; opens nothing.
 
     Raises:
         MeterError: as `choose_meters` and `load_gains`.
-        ConfigError: the device cannot be used.
+        ConfigError: the device or an option cannot be used.
     """
     from greensv.speaker.device import gpu_uuids, processor_name, resolve_device
 
     device = resolve_device(device_name)  # type: ignore[arg-type]
-    choices = choose_meters(plugins.all("meter"), meters, gpu_uuids=gpu_uuids(device))
+    choices = choose_meters(plugins.all("meter"), meters, gpu_uuids=gpu_uuids(device), options=options)
     gains = load_gains()
     measured = {
         str(domain): source_words(choice.meter, domain, gains)
@@ -79,7 +85,9 @@ def open_bench(plugins: Plugins, *, device_name: str, meters: Sequence[str]) -> 
         for domain, role in choice.roles.items()
         if role != "beside"
     }
-    hardware = Hardware(host=this_host(), device=processor_name(device), meters=measured)
+    hardware = Hardware(
+        host=this_host(), device=processor_name(device), meters=measured, settings=meter_settings(choices)
+    )
     return Bench(plugins=plugins, device=device, choices=choices, gains=gains, hardware=hardware)
 
 

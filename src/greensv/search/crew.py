@@ -94,11 +94,12 @@ def enlist(team: "Team", config: StudyConfig) -> tuple["torch.device", list[tupl
     """
     import torch
 
-    from greensv.speaker.device import gpu_uuids
+    from greensv.speaker.device import gpu_uuids, wake
 
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     device = team.place(config.device)
+    wake(device)  # in each process, before the leader measures what the GPUs draw at rest
     return device, team.gather(gpu_uuids(device))
 
 

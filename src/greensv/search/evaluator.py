@@ -12,6 +12,7 @@ from greensv.search.gate import BudgetGate
 from greensv.search.measuring import TrainingCost, measure_training, probe_training
 from greensv.search.orders import TrainingOrder
 from greensv.search.skips import told_skipped, unreadable_sounds
+from greensv.search.training_window import noted_window
 from greensv.search.workbench import Workbench
 from greensv.speaker.dataset import Protocol, Skipped
 from greensv.units import kwh_from_j
@@ -43,6 +44,10 @@ class Evaluation:
     num_steps: int
     num_skipped: int
     """Training files that were left out or could not be read."""
+    train_energy_uncertainty_kwh: float
+    """Standard, of the energy of the full recipe."""
+    measured_uncertainty_kwh: float
+    """Standard, of the measured energy."""
     data_wait_s: float | None = None
     """For how long the device had nothing to do in the short training, no batch being ready."""
     data_wait_energy_kwh: float | None = None
@@ -70,14 +75,19 @@ def evaluate(bench: Workbench, candidate: Candidate, *, trial_number: int, seed:
     with metering.purpose("training", trial_number=trial_number):
         training = bench.trainer.begin(TrainingOrder(candidate=candidate, phases=(short_phase(bench),), seed=seed))
         cost = measure_training(bench, training, what=f"trial {trial_number}", gate=gate, trial_number=trial_number)
-    with metering.purpose("evaluation", trial_number=trial_number):
+    with (
+        metering.purpose("evaluation", trial_number=trial_number),
+        noted_window(metering, "evaluation", trial_number=trial_number),
+    ):
         eer, min_dcf = score_dev(bench, training.network)
-    train_j = _full_recipe_j(bench, candidate, cost, trial_number=trial_number)
+    train_j, train_uncertainty_j = _full_recipe_j(bench, candidate, cost, trial_number=trial_number)
     return Evaluation(
         eer=eer,
         min_dcf=min_dcf,
         train_energy_kwh=kwh_from_j(train_j),
+        train_energy_uncertainty_kwh=kwh_from_j(train_uncertainty_j),
         measured_energy_kwh=kwh_from_j(cost.energy_j),
+        measured_uncertainty_kwh=kwh_from_j(cost.uncertainty_j),
         joules_per_step=cost.joules_per_step,
         seconds_per_step=cost.seconds_per_step,
         num_steps=cost.num_steps,
@@ -205,24 +215,32 @@ def is_probed_apart(bench: Workbench, phase: Phase) -> bool:
     return phase.crop_s != bench.config.recipe.phases[0].crop_s
 
 
-def _full_recipe_j(bench: Workbench, candidate: Candidate, cost: TrainingCost, *, trial_number: int) -> float:
-    """Returns the joules of the full recipe: per phase its steps × measured joules per step.
+def _full_recipe_j(
+    bench: Workbench, candidate: Candidate, cost: TrainingCost, *, trial_number: int
+) -> tuple[float, float]:
+    """Returns the joules of the full recipe, per phase its steps × measured joules per step; and their uncertainty.
 
     A phase with the crop of the first one costs what was measured in training; one with another crop is probed.
+
+    The standard uncertainty is the sum of the phases': the meters' scale is off in all of them alike, and so, being on
+    the safe side where a phase was probed, is the rest.
 
     Raises:
         BudgetExhausted: the account ended in a probe, so that the trial has no energy; what would another crop cost is
             never guessed.
     """
     first, *others = bench.config.recipe.phases
-    total_j = full_recipe_steps(bench, first) * cost.joules_per_step
+    num_steps = full_recipe_steps(bench, first)
+    total_j, uncertainty_j = num_steps * cost.joules_per_step, num_steps * cost.joules_per_step_uncertainty
     for phase in others:
-        joules_per_step = cost.joules_per_step
+        measured = cost
         if is_probed_apart(bench, phase):
             with bench.metering.purpose("probe", trial_number=trial_number):
                 order = TrainingOrder(candidate=candidate, phases=(phase.shortened(1),), seed=0)
                 training = bench.trainer.begin(order)
                 what = f"trial {trial_number}, phase {phase.name}"
-                joules_per_step = probe_training(bench, training, what=what).joules_per_step
-        total_j += full_recipe_steps(bench, phase) * joules_per_step
-    return total_j
+                measured = probe_training(bench, training, what=what, trial_number=trial_number)
+        num_steps = full_recipe_steps(bench, phase)
+        total_j += num_steps * measured.joules_per_step
+        uncertainty_j += num_steps * measured.joules_per_step_uncertainty
+    return total_j, uncertainty_j

@@ -84,6 +84,22 @@ class FrontKnown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainingStarted:
+    """The network of a trial is about to be trained with the full recipe, or to go on with that."""
+
+    number: int
+    """Of the trial."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainingEnded:
+    """That has ended: well, or for this time."""
+
+    number: int
+    """Of the trial."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobOpened:
     """Meters and books are open. Who watches the job from outside may read them from now on, from any thread."""
 
@@ -94,7 +110,19 @@ class JobOpened:
     carbon: "CarbonWatch"
 
 
-Event = JobOpened | FrontKnown | Progressed | Noted | MetersChosen | BudgetMoved | TrialStarted | Stepped | TrialEnded
+Event = (
+    JobOpened
+    | FrontKnown
+    | Progressed
+    | Noted
+    | MetersChosen
+    | BudgetMoved
+    | TrialStarted
+    | Stepped
+    | TrialEnded
+    | RetrainingStarted
+    | RetrainingEnded
+)
 Listener = Callable[[Event], None]
 
 

@@ -5,9 +5,10 @@ in `_total`. Everything is read when it is asked for, from the running process; 
 """
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +18,18 @@ from greensv.energy.books.budget import Statement
 from greensv.energy.grid.fill import study_series
 from greensv.energy.grid.series import CarbonFigure
 from greensv.errors import ConfigError
-from greensv.search.events import Event, FrontKnown, JobOpened, Listener, Noted, Stepped, TrialEnded, TrialStarted
+from greensv.search.events import (
+    Event,
+    FrontKnown,
+    JobOpened,
+    Listener,
+    Noted,
+    RetrainingEnded,
+    RetrainingStarted,
+    Stepped,
+    TrialEnded,
+    TrialStarted,
+)
 from greensv.search.front import knee
 from greensv.trial_record import TrialRecord
 from greensv.units import j_from_kwh, j_from_uj
@@ -31,6 +43,8 @@ STATEMENT_AGE_S = 1.0
 """The account is asked of the database at most so often, however often the metrics are scraped."""
 CARBON_AGE_S = 15.0
 """So is the carbon, which is a sum over all charges."""
+CARBON_SHARE = 0.02
+"""The carbon is worked out for at most this share of the time, however many the charges are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,18 +60,20 @@ class RunningJob:
 
     Args:
         listen: told every event as well.
+        clock: tells seconds that never go back.
     """
 
-    def __init__(self, listen: Listener) -> None:
-        self._listen = listen
+    def __init__(self, listen: Listener, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._listen, self._clock = listen, clock
         self._lock, self._books_lock = threading.Lock(), threading.Lock()
         self._opened: JobOpened | None = None
         self._states: dict[int, str] = {}
         self._trial: int | None = None
         self._step: Stepped | None = None
-        self._front: tuple[TrialRecord, ...] = ()
+        self._front: tuple[TrialRecord, ...] | None = None
         self._statement: tuple[float, Statement] | None = None
-        self._carbon: tuple[float, CarbonFigure] | None = None
+        self._carbon: CarbonFigure | None = None
+        self._carbon_due_s = -math.inf
 
     def __call__(self, event: Event) -> None:
         """Takes an event in and passes it on."""
@@ -72,6 +88,10 @@ class RunningJob:
                 self._states = {record.number: record.state for record in event.records}
             case FrontKnown():
                 self._front = tuple(event.front)
+            case RetrainingStarted():
+                self._trial, self._step = event.number, None
+            case RetrainingEnded():
+                self._trial, self._step = None, None
             case TrialStarted():
                 self._trial, self._step = event.number, None
                 self._states[event.number] = "running"
@@ -92,7 +112,8 @@ class RunningJob:
             yield from _energy(opened)
             yield from self._books(opened)
         yield from _trials(states, trial, step)
-        yield from _front(front)
+        if front is not None:
+            yield from _front(front)
 
     def _books(self, opened: JobOpened) -> "Iterator[Metric]":
         # A lock of its own: a database that keeps a scrape waiting must not keep the job's events waiting.
@@ -102,19 +123,29 @@ class RunningJob:
         if statement is not None:
             yield from _budget(statement[1], account=opened.metering.account)
         if carbon is not None:
-            yield from _carbon(carbon[1])
+            yield from _carbon(carbon)
 
     def _read_books(self, opened: JobOpened) -> None:
         """Keeps the last figures when the database does not answer: a scrape must not fail for it."""
-        now_s = time.monotonic()
+        now_s = self._clock()
         try:
             if self._statement is None or now_s - self._statement[0] >= STATEMENT_AGE_S:
                 metering = opened.metering
                 self._statement = (now_s, metering.ledger.statement(metering.study_id, metering.account))
-            if self._carbon is None or now_s - self._carbon[0] >= CARBON_AGE_S:
-                self._carbon = (now_s, _carbon_figure(opened))
+            if now_s >= self._carbon_due_s:
+                self._read_carbon(opened)
         except Exception as error:  # noqa: BLE001 - any database, and a carbon source from a plugin
             logger.warning("the metrics lack what the books say just now: %s", error)
+
+    def _read_carbon(self, opened: JobOpened) -> None:
+        """Reads alone: `CarbonWatch.figure` would also write down the factors that it holds over."""
+        watch, begun_s = opened.carbon, self._clock()
+        try:
+            charged = watch.book.charges_by_minute(opened.metering.account)
+            self._carbon = study_series(watch.book, watch.source, watch.region, charged).figure(charged)
+        finally:
+            ended_s = self._clock()
+            self._carbon_due_s = ended_s + max(CARBON_AGE_S, (ended_s - begun_s) / CARBON_SHARE)
 
 
 @contextmanager
@@ -134,9 +165,10 @@ def exported(listen: Listener, address: Address | None) -> Iterator[Listener]:
     registry.register(job)
     try:
         server, thread = start_http_server(address.port, addr=address.host, registry=registry)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a host name that cannot be one, such as a..b, is a UnicodeError
+        why = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"the metrics cannot be served on {address.host} port {address.port} ({error.strerror or error}); "
+            f"the metrics cannot be served on {address.host} port {address.port} ({why}); "
             "choose another --metrics-port (0: any that is free) or --metrics-host"
         ) from error
     try:
@@ -147,13 +179,6 @@ def exported(listen: Listener, address: Address | None) -> Iterator[Listener]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def _carbon_figure(opened: JobOpened) -> CarbonFigure:
-    """Reads alone: `CarbonWatch.figure` would also write down the factors that it holds over."""
-    watch = opened.carbon
-    charged = watch.book.charges(account=opened.metering.account)
-    return study_series(watch.book, watch.source, watch.region, charged).figure(charged)
 
 
 def _info(opened: JobOpened) -> "Metric":
@@ -170,8 +195,7 @@ def _energy(opened: JobOpened) -> "Iterator[Metric]":
     labels = ("domain", "meter", "quality", "role")
     energy = CounterMetricFamily(
         "greensv_energy_joules",
-        "Energy since the start of this process, without PUE. Sum those of the role charged only: a part is in its "
-        "node, and what stands beside is another tool's figure of the same energy.",
+        "Energy of what is charged since the start of this process, without PUE.",
         labels=labels,
     )
     uncertainty = GaugeMetricFamily(

@@ -50,17 +50,18 @@ def learn_idle_power(session: Session) -> None:
     metering, energy = session.metering, session.config.energy
     meters = metering.monitor.meters
     modelled = modelled_powers(meters, host=this_host(), at=datetime.now(UTC))
-    wanted = {(m.name, str(d)) for m in meters if needs_measuring(m) for d in charged_domains(m)}
+    wanted = {((m.name, str(d)), m.gains.get(d, 1.0)) for m in meters if needs_measuring(m) for d in charged_domains(m)}
     with transaction(metering.ledger.engine) as connection:
         stored = idle_baselines(connection, metering.study_id).get(this_host(), IdleBaseline(powers=()))
-    kept = tuple(power for power in stored.powers if power.source in wanted)
-    if wanted and {power.source for power in kept} != wanted:
+    # One that was measured under another correction is of other joules.
+    kept = tuple(power for power in stored.powers if (power.source, power.gain) in wanted)
+    if len(kept) < len(wanted):
         measured = _measured(session) if energy.idle_s else None
         kept = measured or ()
     elif kept:
         session.listen(Noted(text=f"idle power of this machine: {_words(kept)}, measured {_when(kept)}"))
-    known = {(power.source, power.power_w) for power in stored.powers}
-    new = [power for power in (*modelled, *kept) if (power.source, power.power_w) not in known]
+    known = {(power.source, power.gain, power.power_w) for power in stored.powers}
+    new = [power for power in (*modelled, *kept) if (power.source, power.gain, power.power_w) not in known]
     with transaction(metering.ledger.engine) as connection:
         record_idle(connection, metering.study_id, new)
     metering.idle = IdleBaseline(powers=(*modelled, *kept))

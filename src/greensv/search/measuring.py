@@ -13,7 +13,7 @@ from greensv.energy.metering.window import EnergyWindow
 from greensv.errors import MeterError, TrainingError
 from greensv.search.events import Noted, Stepped
 from greensv.search.gate import BudgetGate
-from greensv.search.training_window import DataWait, training_window
+from greensv.search.training_window import DataWait, measured_window, training_window
 from greensv.search.workbench import Workbench
 from greensv.units import format_energy
 
@@ -37,7 +37,11 @@ class TrainingCost:
     """The measured cost of some steps of training, PUE included: all of them, and one in the steady state."""
 
     energy_j: float
+    uncertainty_j: float
+    """Standard, of `energy_j`: by the meters' scale, the window's edges, and what was missed between samples."""
     joules_per_step: float
+    joules_per_step_uncertainty: float
+    """Standard, of the joules per step, in joules."""
     seconds_per_step: float
     num_steps: int
     data_wait: DataWait | None = None
@@ -58,16 +62,17 @@ def measure_training(
     warmup = min(WARMUP_STEPS, num_steps // 2)
     gate.begin(num_steps=num_steps)
     on_step = step_listener(bench, what=what, gate=gate, steps_per_epoch=training.steps_per_epoch)
-    monitor = bench.metering.monitor
     with training_window(bench.metering, training, trial_number=trial_number) as whole:
         training.run(until_step=warmup, on_step=on_step)
-        with monitor.window("steady training") as steady:
+        with measured_window(bench.metering, "steady training", trial_number=trial_number) as steady:
             training.run(on_step=on_step)
     pue = bench.config.energy.pue
     num_steady = num_steps - warmup
     return TrainingCost(
         energy_j=pue * whole.result.energy_j,
+        uncertainty_j=pue * whole.result.uncertainty_j,
         joules_per_step=_seen(pue * steady.result.energy_j, num_steps=num_steady) / num_steady,
+        joules_per_step_uncertainty=pue * steady.result.uncertainty_j / num_steady,
         seconds_per_step=steady.result.duration_s / num_steady,
         num_steps=num_steps,
         data_wait=whole.data_wait(pue=pue),
@@ -87,14 +92,17 @@ def net_of(bench: Workbench, window: EnergyWindow, *, what: str) -> NetEnergy | 
     return NetEnergy(energy_j=pue * net.energy_j, uncertainty_j=pue * net.uncertainty_j)
 
 
-def probe_training(bench: Workbench, training: "Training", *, what: str) -> TrainingCost:
+def probe_training(
+    bench: Workbench, training: "Training", *, what: str, trial_number: int | None = None
+) -> TrainingCost:
     """Runs a training for a few seconds and returns the cost of its steps.
 
     Only the account's end stops it: what the rest of such a training would use is never trained, so nothing is
     projected.
 
     A step that was held up (by another program, a cold disk) would be multiplied by thousands, so the energy of the
-    measured steps is scaled to their median duration.
+    measured steps is scaled to their median duration. The uncertainty is scaled with it; that of the median is
+    not in it.
     """
     warmup = min(PROBE_WARMUP_STEPS, training.num_steps // 2)
     gate = BudgetGate(bench.metering, None)
@@ -109,14 +117,21 @@ def probe_training(bench: Workbench, training: "Training", *, what: str) -> Trai
         if len(ended_s) > MIN_PROBE_STEPS and ended_s[-1] - ended_s[0] > PROBE_S:
             raise _ProbeDone
 
-    with bench.metering.monitor.window("probe") as window, contextlib.suppress(_ProbeDone):
+    with (
+        measured_window(bench.metering, "probe", trial_number=trial_number) as window,
+        contextlib.suppress(_ProbeDone),
+    ):
         training.run(on_step=on_step)
     durations_s = np.diff(ended_s)
     median_s = typical_step_s(durations_s)
-    energy_j = _seen(bench.config.energy.pue * window.result.energy_j, num_steps=len(durations_s))
+    pue = bench.config.energy.pue
+    energy_j = _seen(pue * window.result.energy_j, num_steps=len(durations_s))
+    uncertainty_j = pue * window.result.uncertainty_j
     return TrainingCost(
         energy_j=energy_j,
+        uncertainty_j=uncertainty_j,
         joules_per_step=energy_j / window.result.duration_s * median_s,
+        joules_per_step_uncertainty=uncertainty_j / window.result.duration_s * median_s,
         seconds_per_step=median_s,
         num_steps=len(durations_s),
     )

@@ -132,11 +132,13 @@ class Metering:
     def head_room_j(self) -> float:
         """Joules by which true energy may exceed the cap: peak power × (metering interval + longest step).
 
-        The charge never does. Who of several processes on one machine used what is known two exchanges later at most.
+        The charge never does. A meter that changes less often than that takes the place of the interval. Who of several
+        processes on one machine used what is known two exchanges later at most.
         """
         power_w = self.pue * (self.monitor.peak_power_w or 0.0)
+        interval_s = max(self.monitor.interval_s, self.monitor.resolution_s)
         late_s = 2 * EXCHANGE_INTERVAL_S if self.is_shared else 0.0
-        return head_room_j(power_w, interval_s=self.monitor.interval_s + late_s, step_s=self.longest_step_s)
+        return head_room_j(power_w, interval_s=interval_s + late_s, step_s=self.longest_step_s)
 
     @property
     def left_j(self) -> float:

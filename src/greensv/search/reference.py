@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from greensv.search.calibration import Calibration, in_force
+from greensv.search.calibration import Calibration, in_force, meter_settings
 from greensv.search.events import Noted
 from greensv.search.session import Session
 from greensv.search.study import OpenStudy
@@ -16,7 +16,7 @@ def reference_in_force(session: Session, study: OpenStudy, environment: Mapping[
 
     A study goes on with another one, or with none: each trial's record holds its own reference units.
     """
-    reference = in_force(environment)
+    reference = in_force(environment, settings=meter_settings(session.metering.choices))
     if reference is None:
         return None
     unit = reference.unit

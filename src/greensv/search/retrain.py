@@ -1,25 +1,32 @@
 """Trains networks a search found with the full recipe, inside a budget of its own, and scores the test pairs once."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
+from greensv.energy.baseline.gains import without_gain
+from greensv.energy.baseline.idle import this_host
 from greensv.energy.books.ledger import Ledger
+from greensv.energy.books.schema import transaction
+from greensv.energy.books.tables import leases
 from greensv.errors import StudyError, TrainingError
 from greensv.plugins import Plugins
-from greensv.search.accounts import RETRAIN
+from greensv.search.accounts import RETRAIN, SEARCH
 from greensv.search.carbon import open_carbon
 from greensv.search.control import BudgetExhausted, Interrupted, TooDear
 from greensv.search.crew import assembled
-from greensv.search.events import JobOpened, Listener, Noted
+from greensv.search.events import FrontKnown, JobOpened, Listener, Noted, RetrainingEnded, RetrainingStarted
+from greensv.search.front import pareto_front
 from greensv.search.idling import learn_idle_power
 from greensv.search.measuring import check_team, first_line
 from greensv.search.metering import reap_dead
 from greensv.search.retrain_job import RetrainJob
-from greensv.search.session import open_session
-from greensv.search.study import OpenStudy
+from greensv.search.session import Session, open_session
+from greensv.search.study import ENVIRONMENT_ATTRIBUTE, OpenStudy
 from greensv.trial_record import TrialRecord
 from greensv.units import uj_from_kwh
 
@@ -36,7 +43,7 @@ class RetrainResult:
     was_interrupted: bool
 
 
-def run_retrain(
+def run_retrain(  # noqa: PLR0913 (the last two are seldom given)
     study: OpenStudy,
     records: Sequence[TrialRecord],
     *,
@@ -46,6 +53,7 @@ def run_retrain(
     folder: Path,
     listen: Listener,
     seeds: Sequence[int] = (),
+    finish: Callable[[], object] | None = None,
 ) -> RetrainResult:
     """Trains each trial's network with the full recipe, resuming what was begun, and scores the test pairs at its end.
 
@@ -58,10 +66,11 @@ def run_retrain(
         folder: of the study; each network gets `trial-NNNN` in it.
         listen: told what happens.
         seeds: train each network once with each of these, in folders `trial-NNNN-seed-S`; none: with the trial's own.
+        finish: called at the end while energy is still metered, so that a report is charged too.
 
     Raises:
         BudgetError: the cap is below an earlier one.
-        StudyError: a saved training is of another recipe.
+        StudyError: a saved training is of another recipe, or the meters' corrections are not the search's.
         TeamBroken: a process that torchrun started beside this one has died.
     """
     config = study.config
@@ -83,7 +92,10 @@ def run_retrain(
             carbon,
         ):
             is_complete = False
-            listen(JobOpened(study=config.name, records=study.records(), metering=session.metering, carbon=carbon))
+            check_gains(session, study)
+            found = study.records()
+            listen(JobOpened(study=config.name, records=found, metering=session.metering, carbon=carbon))
+            listen(FrontKnown(front=pareto_front(found)))
             try:
                 with session.interruptible():
                     learn_idle_power(session)
@@ -108,10 +120,45 @@ def run_retrain(
                 because = f"{error}; the training so far is saved, raise --budget-kwh to continue it"
             except Interrupted:
                 because = "interrupted; the same command continues from the last saved step"
+            if finish is not None:
+                session.metering.charger.flush()
+                with session.metering.purpose("report"):
+                    finish()
             session.metering.tell(listen)
     return RetrainResult(
         results=results, ended_because=because, is_complete=is_complete, was_interrupted=session.stop.is_set
     )
+
+
+def check_gains(session: Session, study: OpenStudy) -> None:
+    """Refuses to retrain where the search was run, with the same meters, under other corrections of their scale.
+
+    A retraining may be on another machine, whose meters have corrections of their own.
+
+    Raises:
+        StudyError: naming each domain and both corrections.
+    """
+    before = study.optuna.user_attrs.get(ENVIRONMENT_ATTRIBUTE, {})
+    now = {f"meter of {domain}": words for domain, words in session.metering.domains().items()}
+    changes = [
+        f"  {key}: {before[key]} in the search, {words} now"
+        for key, words in now.items()
+        if key in before and before[key] != words and without_gain(before[key]) == without_gain(words)
+    ]
+    if changes and this_host() in _search_hosts(session.metering.ledger, study.study_id):
+        listing = "\n".join(changes)
+        raise StudyError(
+            f"study {study.config.name!r} was measured under other corrections of the same meters:\n{listing}\n"
+            "Its energies would not compare. Put the corrections of the search in force again (`greensv calibrate "
+            "--forget-gains` removes all), or start a new study with --study-name."
+        )
+
+
+def _search_hosts(ledger: Ledger, study_id: str) -> set[str]:
+    """Returns the machines that worked on the search: a lease's holder is one, and its PID namespace."""
+    wanted = select(leases.c.host).where(leases.c.study_id == study_id, leases.c.account == SEARCH).distinct()
+    with transaction(ledger.engine) as connection:
+        return {host.rpartition("/")[0] for host in connection.execute(wanted).scalars() if host}
 
 
 def _folder_name(record: TrialRecord, seed: int | None) -> str:
@@ -121,6 +168,7 @@ def _folder_name(record: TrialRecord, seed: int | None) -> str:
 def _run_all(jobs: Sequence[RetrainJob], results: list[dict[str, Any]], listen: Listener) -> bool:
     """Adds a result for each job that ends well; returns whether all did."""
     for job in jobs:
+        listen(RetrainingStarted(number=job.record.number))
         try:
             results.append(job.run())
         except TrainingError as error:
@@ -130,6 +178,8 @@ def _run_all(jobs: Sequence[RetrainJob], results: list[dict[str, Any]], listen: 
             logger.warning("%s could not be retrained", job.name, exc_info=error)
             listen(Noted(text=f"{job.name} is left out: it could not be trained: {first_line(error)}"))
             check_team(job.bench, error)
+        finally:
+            listen(RetrainingEnded(number=job.record.number))
     return len(results) == len(jobs)
 
 

@@ -12,7 +12,7 @@ from greensv.energy.books.schema import transaction
 from greensv.energy.devices.phase_book import phase_totals
 from greensv.energy.grid.watch import CarbonWatch
 from greensv.errors import GreensvError, TeamBroken, TrainingError
-from greensv.search.accounts import phases_as_json
+from greensv.search.accounts import phases_as_json, windows_as_json
 from greensv.search.control import BudgetExhausted, Interrupted, TooDear
 from greensv.search.evaluator import full_recipe_steps, score_protocol, tell_skipped
 from greensv.search.events import Noted
@@ -21,8 +21,8 @@ from greensv.search.measuring import step_listener
 from greensv.search.orders import TrainingOrder
 from greensv.search.skips import unreadable_sounds
 from greensv.search.study import RETRAIN_SUFFIX, OpenStudy, name_metrics
-from greensv.search.training_window import training_window
-from greensv.search.trial_book import component_versions
+from greensv.search.training_window import EpochWindows, noted_window, training_window
+from greensv.search.trial_book import charged_uncertainty_kwh, component_versions
 from greensv.search.workbench import Workbench, cache_folder, dataset_arguments, watched_progress
 from greensv.trial_record import TrialRecord
 from greensv.units import format_energy, j_from_kwh
@@ -43,6 +43,12 @@ MAX_SEED = 2000
 """The ledger's number of a run, (1 + seed) × 10⁶ + trial, is a 32-bit integer."""
 SKIPPED_FILE = "skipped.tsv"
 """Files of the training data, of noise and of rooms that were left out or could not be read, and why."""
+
+
+def run_name(run_number: int) -> str:
+    """Returns the trial and seed of a number in the retrain account, as tables show them: `3`, or `3, seed 1`."""
+    seeds, trial_number = divmod(run_number, NUMBERS_PER_SEED)
+    return f"{trial_number}, seed {seeds - 1}" if seeds else str(trial_number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +100,10 @@ class RetrainJob:
             with metering.purpose("training", trial_number=number):
                 self._train(training, gate)
                 self._save(training)
-            with metering.purpose("evaluation", trial_number=number):
+            with (
+                metering.purpose("evaluation", trial_number=number),
+                noted_window(metering, "evaluation", trial_number=number),
+            ):
                 protocols = self._score(training.network)
         return self._finish(training, protocols)
 
@@ -126,6 +135,7 @@ class RetrainJob:
         listener = step_listener(self.bench, what=what, gate=gate, steps_per_epoch=training.steps_per_epoch)
 
         saved_at_s = time.monotonic()
+        epochs = EpochWindows(self.bench.metering, training, trial_number=self.run_number)
 
         def on_step(report: "StepReport") -> None:
             nonlocal saved_at_s
@@ -133,9 +143,10 @@ class RetrainJob:
             if report.step % training.steps_per_epoch == 0 or time.monotonic() - saved_at_s >= SAVE_INTERVAL_S:
                 self._save_state(training)
                 saved_at_s = time.monotonic()
+            epochs.after_step(report.step)
 
         try:
-            with training_window(self.bench.metering, training, trial_number=self.run_number):
+            with training_window(self.bench.metering, training, trial_number=self.run_number), epochs:
                 training.run(on_step=on_step)
         except (Interrupted, BudgetExhausted, TooDear):
             self._save_state(training)
@@ -231,10 +242,13 @@ class RetrainJob:
             **self._computed_by(training),
             "num_skipped": tell_skipped(self.bench, training, what=self.name),
             "predicted_train_energy_kwh": self.record.train_energy_kwh,
+            "predicted_train_energy_uncertainty_kwh": self.record.train_energy_uncertainty_kwh,
             "charged_energy_kwh": energy_kwh,
+            "charged_uncertainty_kwh": charged_uncertainty_kwh(metering, self.run_number),
             "carbon_g": carbon.carbon_g,
             "is_carbon_incomplete": not carbon.is_complete,
             "training_phases": self._phases(),
+            "windows": self._windows(),
             "meters": metering.domains(),
             "protocols": protocols,
             "checkpoint": str(self.folder),
@@ -253,6 +267,12 @@ class RetrainJob:
         with transaction(metering.ledger.engine) as connection:
             found = phase_totals(connection, metering.study_id, metering.account, trial_number=self.run_number)
         return phases_as_json(found)
+
+    def _windows(self) -> list[dict[str, Any]]:
+        """Returns what each meter read in all its training, also beside the charges; PUE included."""
+        metering = self.bench.metering
+        found = windows_as_json(metering.ledger, metering.study_id, metering.account, pue=metering.pue)
+        return found.get(self.run_number, [])
 
     def _write_skipped(self, training: "Training") -> None:
         """Names every file that was left out: too many for the result, which is kept in the database, too."""

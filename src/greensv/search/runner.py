@@ -34,6 +34,7 @@ from greensv.search.queue import enqueue, reconcile, requeue, requeue_after_deat
 from greensv.search.reference import reference_in_force
 from greensv.search.session import Session, open_session
 from greensv.search.study import OpenStudy, check_environment, create_or_continue
+from greensv.search.training_window import noted_window
 from greensv.search.trial_book import TrialBook, component_versions
 from greensv.search.workbench import Workbench, environment
 from greensv.trial_record import TrialRecord
@@ -143,8 +144,9 @@ def _search(session: Session, study: OpenStudy, *, carbon: CarbonWatch, max_tria
     try:
         with session.interruptible():
             learn_idle_power(session)
-            book = TrialBook(study=study, bench=session.open_workbench(), carbon=carbon, reference=reference)
-            return _Search(book=book, max_trials=max_trials).run()
+            with noted_window(session.metering, "search"):
+                book = TrialBook(study=study, bench=session.open_workbench(), carbon=carbon, reference=reference)
+                return _Search(book=book, max_trials=max_trials).run()
     except Interrupted:
         return "interrupted; the same command continues"
     except BudgetExhausted as error:
@@ -235,7 +237,8 @@ class _Search:
                 self._announce(record, candidate, chosen.expected)
                 afterwards_j = predict_after_training_j(bench, self.model, candidate)
                 gate = BudgetGate(bench.metering, chosen.lease, afterwards_j=afterwards_j)
-                evaluation = evaluate(bench, candidate, trial_number=trial.number, seed=record.seed or 0, gate=gate)
+                with noted_window(bench.metering, "trial", trial_number=trial.number):
+                    evaluation = evaluate(bench, candidate, trial_number=trial.number, seed=record.seed or 0, gate=gate)
                 duration_s = time.monotonic() - started_s
         except (Interrupted, KeyboardInterrupt):
             self.book.end(trial, self.book.charged(record, reason="interrupted", was_interrupted=True))

@@ -1,17 +1,18 @@
-"""The energy window of a training: kept with what it holds by phase of a step, however the training ends."""
+"""The energy windows of a job, kept however what they measure ends; a training's with its phases of a step."""
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from greensv.energy.books.schema import transaction
 from greensv.energy.devices.phase_book import DATA_WAIT, PhaseEnergy, record_phases
 from greensv.energy.devices.telemetry_book import lowest_power_w
 from greensv.energy.meter import Domain
 from greensv.energy.monitoring import EnergyWindow, Window
-from greensv.errors import GreensvError
+from greensv.errors import GreensvError, MeterError
 from greensv.search.attribution import RestPower, attribute
 from greensv.search.metering import Metering
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from greensv.speaker.training.phases import StepTimes
 
 logger = logging.getLogger(__name__)
+
+MIN_RESOLUTIONS = 20
+"""An epoch that lasts less than so many changes of the slowest charged meter is too poorly known to be kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +82,94 @@ def training_window(metering: Metering, training: "Training", *, trial_number: i
             _try_to_keep(metering, whole, trial_number=trial_number)
         raise
     _keep(metering, whole, trial_number=trial_number)
+
+
+@contextmanager
+def measured_window(
+    metering: Metering, name: str, *, trial_number: int | None = None, min_resolutions: float = 0.0
+) -> Iterator[Window]:
+    """Measures the block and keeps its energy for reports, however the block ends. Keeping it raises nothing.
+
+    Args:
+        metering: of this process.
+        name: the window's.
+        trial_number: what it is kept under.
+        min_resolutions: a window that lasts less than so many changes of its slowest charged meter is not kept.
+
+    Raises:
+        MeterError: the block ended well, and the meters cannot tell its energy.
+    """
+    window: Window | None = None
+    try:
+        with metering.monitor.window(name) as window:
+            yield window
+    finally:
+        if window is not None:
+            _try_to_record(metering, window, trial_number=trial_number, min_resolutions=min_resolutions)
+
+
+@contextmanager
+def noted_window(
+    metering: Metering, name: str, *, trial_number: int | None = None, min_resolutions: float = 0.0
+) -> Iterator[None]:
+    """As `measured_window`, for what no number is taken from: where the meters cannot tell its energy, that is logged.
+
+    What is measured inside has told so already, and work that ended well is not lost for a figure beside it.
+    """
+    has_ended = False
+    try:
+        with measured_window(metering, name, trial_number=trial_number, min_resolutions=min_resolutions):
+            yield
+            has_ended = True
+    except (MeterError, RuntimeError) as error:  # torch, asked about a GPU that has failed, raises RuntimeError
+        if not has_ended:
+            raise
+        logger.warning("energy window %r of trial %s is not known: %s", name, trial_number, error)
+
+
+class EpochWindows:
+    """Keeps the energy of each epoch of a training as `epoch N`; a context manager around its steps.
+
+    A training that is stopped inside an epoch and gone on with has a window for either part of it.
+    """
+
+    def __init__(self, metering: Metering, training: "Training", *, trial_number: int) -> None:
+        self._metering = metering
+        self._training = training
+        self._trial_number = trial_number
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._enter_epoch(after_step=self._training.step)
+        return self
+
+    def after_step(self, step: int) -> None:
+        """Ends the epoch whose last step this was, and begins the next one."""
+        if step % self._training.steps_per_epoch == 0:
+            self._open.close()
+            self._enter_epoch(after_step=step)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+
+    def _enter_epoch(self, *, after_step: int) -> None:
+        if after_step < self._training.num_steps:
+            epoch = after_step // self._training.steps_per_epoch + 1
+            window = noted_window(
+                self._metering, f"epoch {epoch}", trial_number=self._trial_number, min_resolutions=MIN_RESOLUTIONS
+            )
+            self._open.enter_context(window)
+
+
+def _try_to_record(metering: Metering, window: Window, *, trial_number: int | None, min_resolutions: float) -> None:
+    try:
+        result = window.result
+        if result.duration_s >= min_resolutions * result.resolution_s:
+            metering.record(result, trial_number=trial_number)
+    except GreensvError as error:
+        logger.warning("energy window %r of trial %s is not kept: %s", window.name, trial_number, error)
 
 
 def _keep(metering: Metering, whole: TrainingWindow, *, trial_number: int) -> None:

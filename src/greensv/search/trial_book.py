@@ -13,11 +13,13 @@ from greensv.search.candidate import Candidate
 from greensv.search.evaluator import Evaluation
 from greensv.search.events import TrialEnded
 from greensv.search.front import pareto_front
+from greensv.search.metering import Metering
 from greensv.search.records import from_trial
 from greensv.search.reference import reference_fields
 from greensv.search.study import OpenStudy, derive_seed
 from greensv.search.workbench import Workbench
 from greensv.trial_record import TrialRecord
+from greensv.units import kwh_from_uj
 
 if TYPE_CHECKING:
     import optuna
@@ -27,9 +29,16 @@ def component_versions(config: StudyConfig, plugins: Plugins) -> dict[str, str]:
     """Returns what produces this study's numbers: distribution and version of each component it names."""
     named: list[tuple[Any, str]] = [("dataset", config.dataset.name), ("carbon source", config.energy.carbon_source)]
     named += [("backbone", name) for name in config.backbones]
-    named += [("meter", name) for name in config.energy.meters if name != "auto"]
+    meters = (*config.energy.meters, *config.energy.also_meters)
+    named += [("meter", name) for name in meters if name != "auto"]
     providers = {f"{kind} {name}": plugins.component(kind, name).provider for kind, name in named}
     return {what: f"{provider.distribution} {provider.version}" for what, provider in providers.items()}
+
+
+def charged_uncertainty_kwh(metering: Metering, number: int) -> float | None:
+    """Returns the standard uncertainty of what has been charged for a trial, in kWh; None where it is not known."""
+    uncertainty_uj = metering.ledger.trial_uncertainty_uj(metering.study_id, metering.account, number)
+    return None if uncertainty_uj is None else kwh_from_uj(uncertainty_uj)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +81,7 @@ class TrialBook:
             reason=reason,
             was_interrupted=was_interrupted,
             charged_energy_kwh=charged_kwh,
+            charged_uncertainty_kwh=charged_uncertainty_kwh(metering, record.number),
             carbon_g=carbon.carbon_g,
             is_carbon_incomplete=not carbon.is_complete,
         )

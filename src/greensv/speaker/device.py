@@ -97,6 +97,13 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def wake(device: torch.device) -> None:
+    """Makes this process's context on a GPU, without which it rests at another power; does nothing elsewhere."""
+    if device.type == "cuda":
+        torch.zeros(1, device=device)
+        synchronise(device)
+
+
 def processor_name(device: torch.device) -> str:
     """Returns the product name of the GPU, or of the processor where the system tells it."""
     if device.type == "cuda":

@@ -134,6 +134,27 @@ def test_a_plan_without_the_past_says_so(server: CarbonServer) -> None:
         source(server).factor("FR", AT)
 
 
+def test_a_plan_without_the_past_gives_the_last_day_of_a_longer_period(
+    server: CarbonServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.has_past_range = False
+    now = datetime.now(UTC)
+    series = source(server).series("FR", now - timedelta(days=3), now)
+    assert [f.valid_from for f in series] == [this_hour() - n * HOUR for n in range(24, -1, -1)]
+    assert "needs a plan with past-range" in caplog.text
+    assert TOKEN not in caplog.text
+
+
+def test_an_address_has_a_cache_of_its_own(server: CarbonServer) -> None:
+    """Two services behind one host, told apart by the path."""
+    one = source(server)
+    other = ElectricityMapsCarbonSource(ElectricityMapsOptions(base_url=f"{server.url}/sandbox/v3"))
+    assert one.provider("FR").cache.folder != other.provider("FR").cache.folder
+    assert one.factor("FR", AT).g_per_kwh == 32
+    with pytest.raises(ConfigError, match="or base_url is wrong"):
+        other.factor("FR", AT)
+
+
 def test_latest_without_a_figure_or_too_old_is_an_error(server: CarbonServer) -> None:
     now = datetime.now(UTC)
     server.maps = lambda at: None

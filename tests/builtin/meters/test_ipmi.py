@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from greensv.builtin.meters.ipmi import IpmiMeter
-from greensv.builtin.meters.ipmi_query import SYSTEM_FOLDERS, IpmiOptions
+from greensv.builtin.meters.ipmi_query import SYSTEM_FOLDERS, IpmiOptions, PowerQuery
+from greensv.builtin.meters.ipmi_text import QueryFailed
 from greensv.energy.meter import Domain, MeterRequest, MeterSession
 from greensv.energy.metering.selection import choose_meters, open_meters
 from greensv.energy.monitoring import Monitor
@@ -284,3 +286,35 @@ def test_auto_takes_the_tool_that_is_there(bmc, tool, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("greensv.builtin.meters.ipmi_query.SYSTEM_FOLDERS", ())
     assert IpmiMeter().probe(request_of(bmc, "auto")).notes == (f"{tool} reads 332 W",)
+
+
+def test_its_resolution_is_no_better_than_how_often_it_is_asked(bmc, tool):
+    about = IpmiMeter().probe(request_of(bmc, tool, interval_s=5.0, resolution_s=1.0))
+    assert about.resolution_s == 5.0
+    assert IpmiMeter().probe(request_of(bmc, tool, interval_s=0.5, resolution_s=2.0)).resolution_s == 2.0
+
+
+def test_a_tool_whose_own_child_holds_its_output_is_given_up_too(monkeypatch, tmp_path):
+    script = tmp_path / "ipmitool"
+    script.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {tmp_path}/child\nwait\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    try:
+        query = PowerQuery(IpmiOptions(tool="ipmitool", timeout_s=2.0))
+        with pytest.raises(QueryFailed, match="no answer of the BMC within 2 s"):
+            query.power_w()
+        os.kill(int((tmp_path / "child").read_text()), 0)  # it has not been waited for
+    finally:
+        os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+
+
+def test_whatever_fails_in_the_thread_is_told(bmc, tool, monkeypatch, caplog):
+    with opened(request_of(bmc, tool)) as session:
+
+        def fail(self: PowerQuery) -> float:
+            raise ValueError("nobody expected this")
+
+        monkeypatch.setattr(PowerQuery, "power_w", fail)
+        wait_until_it_fails(session)
+        with pytest.raises(MeterError, match=r"ValueError: nobody expected this.*report this"):
+            session.read()

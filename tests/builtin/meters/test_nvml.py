@@ -9,7 +9,7 @@ import pynvml
 import pytest
 
 from greensv.builtin.meters.nvml import NvmlMeter
-from greensv.energy.meter import CounterSample, MeterRequest, PowerSample
+from greensv.energy.meter import CounterSample, Domain, MeterRequest, PowerSample
 from greensv.errors import MeterError
 from greensv.testing.meter_contract import MeterContract
 from simulated.nvml import UUIDS, FakeGpus, build_stub, run_python
@@ -184,6 +184,23 @@ def test_a_machine_without_the_library_is_unavailable(gpus, monkeypatch):
 def test_an_old_package_that_hides_nvidias_binding_is_named(gpus, monkeypatch):
     monkeypatch.delattr(pynvml, "NVML_FI_DEV_POWER_INSTANT")
     assert "uninstall the package pynvml" in unavailable(ONE)
+
+
+@pytest.mark.parametrize("problem", ["binding", "driver"])
+def test_a_gpu_that_is_there_and_cannot_be_asked_is_told_as_unmeasured(gpus, problem, tmp_path, monkeypatch):
+    if problem == "binding":
+        monkeypatch.setitem(sys.modules, "pynvml", None)
+    else:
+        (gpus.folder / "init").write_text("E9\n")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    request = MeterRequest(uses_visible_gpus=True)
+    assert NvmlMeter().probe(request).unmeasured == ()
+    monkeypatch.setattr("greensv.builtin.meters.visible_gpus.DRIVER_FOLDER", gpus.folder)
+    monkeypatch.setattr("greensv.builtin.meters.visible_gpus.CONTROL_FILE", gpus.folder)
+    gpus.add(0, energy_mj=5)
+    assert NvmlMeter().probe(request).unmeasured == (Domain("gpu"),)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert NvmlMeter().probe(request).unmeasured == ()
 
 
 def test_a_missing_binding_is_a_reason(gpus, monkeypatch):

@@ -214,6 +214,22 @@ def test_only_the_gpus_in_use_are_read(server: Server, monkeypatch: pytest.Monke
     assert "names no GPU by its UUID" in reason(options, uses_visible_gpus=True)
 
 
+def test_the_beginning_of_a_uuid_that_other_machines_gpus_share_is_refused(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-")
+    said = reason(rapl(server, presets=("dcgm",)), uses_visible_gpus=True)
+    assert "GPU- begins the UUIDs of 2 GPUs that the server knows" in said
+    assert "full UUIDs" in said
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_where_all_gpus_are_hidden_none_is_asked_for(server: Server, monkeypatch: pytest.MonkeyPatch, hidden: str):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    request = MeterRequest(uses_visible_gpus=True, options=rapl(server, presets=("ceems", "dcgm")))
+    assert PrometheusMeter().probe(request).domains == (Domain("cpu", "0"),)
+
+
 def test_the_gpus_own_counters_are_in_millijoules(server: Server):
     with opened(rapl(server, presets=("dcgm-energy",)), GPU) as session:
         wait_until(lambda: joules(session)[f"gpu:{GPU}"] >= 100)
@@ -341,3 +357,10 @@ def test_options_come_from_toml_and_mistakes_are_named():
     assert options.all_series()[0].scale == 0.001
     _, problems = validate(PrometheusOptions, {"series": [{"query": "x", "kind": "power-watts", "domain": "socket:0"}]})
     assert "domain 'socket:0' is none of cpu" in str(problems[0])
+
+
+def test_the_limit_of_the_memory_is_its_own_and_an_option():
+    package, dram = PrometheusOptions(presets=("ceems",)).all_series()
+    assert (package.max_power_w, dram.max_power_w) == (1000.0, 250.0)
+    _, dram = PrometheusOptions(presets=("ceems",), dram_max_power_w=80.0).all_series()
+    assert dram.max_power_w == 80.0

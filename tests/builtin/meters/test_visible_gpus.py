@@ -7,7 +7,7 @@ import pynvml
 import pytest
 
 from greensv.builtin.meters.nvml import NvmlMeter
-from greensv.builtin.meters.visible_gpus import CannotTellError, ListedGpu, visible_gpus
+from greensv.builtin.meters.visible_gpus import CannotTellError, ListedGpu, gpus_are_visible, hides_all, visible_gpus
 from greensv.energy.meter import Availability, Domain, MeterRequest
 from greensv.errors import MeterError
 from simulated.nvml import UUIDS, FakeGpus, build_stub
@@ -219,3 +219,22 @@ def test_a_lost_gpu_that_is_hidden_does_not_matter(gpus, monkeypatch):
     gpus.set(1, handle="E15")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1111")
     assert uuids() == UUIDS[:1]
+
+
+@pytest.mark.parametrize(
+    ("value", "hides"),
+    [(None, False), ("0", False), (" 1,0", False), ("GPU-1", False), ("", True), ("-1", True), ("none", True)],
+)
+def test_what_hides_all_gpus_does_so_whichever_there_are(value, hides):
+    assert hides_all({} if value is None else {"CUDA_VISIBLE_DEVICES": value}) is hides
+
+
+def test_a_container_without_gpus_sees_none_of_the_machines(tmp_path, monkeypatch):
+    """It sees the machine's /proc/driver, but no device files."""
+    (tmp_path / "0000:01:00.0").mkdir()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("greensv.builtin.meters.visible_gpus.DRIVER_FOLDER", tmp_path)
+    monkeypatch.setattr("greensv.builtin.meters.visible_gpus.CONTROL_FILE", tmp_path / "nvidiactl")
+    assert not gpus_are_visible()
+    (tmp_path / "nvidiactl").touch()
+    assert gpus_are_visible()

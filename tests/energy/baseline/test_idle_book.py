@@ -56,6 +56,13 @@ def reserve(ledger: Ledger, host: str):
     return lease
 
 
+def test_a_correction_is_kept_with_the_idle_power(ledger: Ledger):
+    corrected = idle_power(gain=1.0431)
+    with transaction(ledger.engine) as connection:
+        record_idle(connection, "study", [idle_power(), corrected])
+        assert idle_baselines(connection, "study") == {"node7": IdleBaseline(powers=(corrected,))}
+
+
 def test_the_latest_idle_power_of_each_machines_domain_is_in_force(ledger: Ledger):
     later = idle_power(power_w=21.0, measured_at=NOON + timedelta(hours=1))
     other = idle_power(host="node8", power_w=90.0)

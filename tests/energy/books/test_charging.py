@@ -31,6 +31,7 @@ class ScriptedMonitor:
     """Totals as the test sets them; `tick` is a poll of the monitor's thread."""
 
     interval_s: float = 1.0
+    resolution_s: float = 0.0
     now_s: float = 100.0
     power_w: float | None = None
     peak_power_w: float | None = None
@@ -41,7 +42,12 @@ class ScriptedMonitor:
     @property
     def meters(self) -> list[SimpleNamespace]:
         return [
-            SimpleNamespace(name=name, is_startup_counted=name in self.since_process_start) for name in self.readings
+            SimpleNamespace(
+                name=name,
+                is_startup_counted=name in self.since_process_start,
+                availability=SimpleNamespace(since_process_start=name in self.since_process_start),
+            )
+            for name in self.readings
         ]
 
     def clock(self) -> float:
@@ -265,6 +271,20 @@ def test_the_budget_is_exhausted_when_the_next_interval_would_use_it_up(
         assert not charger.is_exhausted
 
 
+def test_the_budget_is_exhausted_when_a_slow_meter_would_show_it_too_late(
+    monitor: ScriptedMonitor, ledger: Ledger, charger: Charger
+) -> None:
+    lease_of(ledger, 900)
+    monitor.power_w, monitor.resolution_s = 10.0, 5.0
+    with charger.hold(lease_of(ledger, 100)):
+        monitor.use(49.0)
+        monitor.tick()
+        assert not charger.is_exhausted  # 51 J left, 10 W x 5 s to come
+        monitor.use(1.0)
+        monitor.tick()
+        assert charger.is_exhausted
+
+
 def test_nothing_may_be_used_without_a_lease(charger: Charger) -> None:
     assert charger.is_exhausted
     assert not charger.is_fenced
@@ -448,6 +468,22 @@ def test_startup_is_charged_at_the_power_of_the_first_interval(
         ("nvml", "idle", "measured", 60.0),
     ]
     assert rows[2].ended_at - rows[2].started_at == pytest.approx(3.0)
+    assert rows[1].ended_at - rows[1].started_at == pytest.approx(3.0)  # its 7 J are of the time before, too
+
+
+def test_the_startup_is_charged_at_the_power_over_two_changes_of_the_slowest_meter(
+    monitor: ScriptedMonitor, ledger: Ledger, charger: Charger, engine: Engine
+) -> None:
+    """50 J every 5 s: 10 W, which after one second would have looked like 0 W or 50 W."""
+    monitor.resolution_s = 5.0
+    charger.charge_startup(3.0)
+    with charger.hold(lease_of(ledger, 500)):
+        for startups in ([], [("startup", None, 30.0)]):
+            for energy_j in (0.0, 0.0, 0.0, 0.0, 50.0):
+                monitor.use(energy_j)
+                monitor.tick()
+            charger.flush()
+            assert [row for row in booked(engine) if row[0] == "startup"] == startups
 
 
 def test_the_startup_of_a_short_process_is_charged_when_it_closes(

@@ -22,7 +22,7 @@ START = float(int(time.time())) - 86_400
 HOUR, STEP, WEEK_S = 3600.0, 15.0, 604_800.0
 END = START + 2 * HOUR
 RANGE_J, DRAM_RANGE_J = 262_143.328850, 65_712.999613
-GPU_A, GPU_B = "GPU-aaaaaaaa", "GPU-bbbbbbbb"
+GPU_A, GPU_B, GPU_C = "GPU-aaaaaaaa", "GPU-bbbbbbbb", "GPU-cccccccc"
 IDLE_W = 120.0
 
 
@@ -71,6 +71,16 @@ def dram(hostname: str, to_s: float, value: Callable[[float], float]) -> Series:
     return Series(f'ceems_rapl_dram_joules_total{{hostname="{hostname}",index="0",path="d"}}', at(0, to_s, value))
 
 
+def rapl(hostname: str, samples: list[RawSample], *, path: str = "p", job: str = "ceems") -> Series:
+    return Series(
+        f'ceems_rapl_package_joules_total{{hostname="{hostname}",index="0",path="{path}",job="{job}"}}', samples
+    )
+
+
+def dcgm(uuid: str, hostname: str, samples: list[RawSample], *, hpc_job: str) -> Series:
+    return Series(f'DCGM_FI_DEV_POWER_USAGE{{UUID="{uuid}",Hostname="{hostname}",hpc_job="{hpc_job}"}}', samples)
+
+
 def bmc(hostname: str, samples: list[RawSample]) -> Series:
     return Series(f'ceems_ipmi_dcmi_current_watts{{hostname="{hostname}"}}', samples)
 
@@ -99,6 +109,30 @@ HISTORY = [
     # A BMC that was asked from the middle of a job on only.
     *job("550", 0, 1200, cores=1, memory_bytes=1e9, hostname="late"),
     bmc("late", at(600, HOUR, lambda t: 200.0)),
+    # An exporter that two scrape jobs ask, and one that moved from one scrape job to another.
+    *job("800", 0, 600, cores=1, memory_bytes=1e9, hostname="twice"),
+    rapl("twice", at(0, HOUR, lambda t: 100 * t), job="a"),
+    rapl("twice", at(5, HOUR, lambda t: 100 * t), job="b"),
+    *job("810", 0, 600, cores=1, memory_bytes=1e9, hostname="moved"),
+    rapl("moved", at(0, 300, lambda t: 100 * t), job="a"),
+    rapl("moved", at(315, HOUR, lambda t: 100 * t), job="b"),
+    # A machine at rest at 60 W that was restarted and missed by the scrapes before a job of 100 W.
+    *job("820", 4500, 6000, cores=1, memory_bytes=1e9, hostname="reset"),
+    rapl("reset", at(0, 900, lambda t: 150_000 + 60 * t)),
+    rapl("reset", at(1500, 6300, lambda t: (100 * (t - 1500)) % RANGE_J), path="q"),
+    # Memory of 50 W, not scraped for 200 s within a job.
+    *job("830", 0, 1200, cores=1, memory_bytes=1e9, hostname="gap"),
+    rapl("gap", without(at(0, HOUR, lambda t: 100 * t), 600, 801)),
+    Series(
+        'ceems_rapl_dram_joules_total{hostname="gap",index="0",path="d"}',
+        without(at(0, HOUR, lambda t: (50 * t) % DRAM_RANGE_J), 600, 801),
+    ),
+    # A GPU whose series have the SLURM job as a label.
+    *job("840", 600, 1500, cores=1, memory_bytes=1e9, hostname="g2"),
+    bmc("g2", at(0, HOUR, lambda t: 500.0)),
+    Series(unit("gpu_index_flag", "840", hostname="g2", gpuuuid=GPU_C, index="0"), at(600, 1500, lambda t: 1.0)),
+    dcgm(GPU_C, "g2", at(0, 590, lambda t: 80.0), hpc_job="1"),
+    dcgm(GPU_C, "g2", at(605, 2000, lambda t: 300.0), hpc_job="840"),
     *job("600", 0, 600, cores=1, memory_bytes=1e9, hostname="nothing"),
     Series(unit("cpu_user_seconds_total", "700", hostname="n9"), at(0, 5, lambda t: 1.0)),
 ]
@@ -179,7 +213,7 @@ def test_a_gap_is_told_and_the_uncertainty_holds_what_it_hides(client: Prometheu
     gap_j = 300 / math.sqrt(12) * 600 / 2
     edges_j = math.sqrt(7 / 6) * node.energy_j / 2400 * STEP
     assert node.uncertainty_j == pytest.approx(
-        math.hypot(0.02 * node.host_j, 0.05 * node.gpu_j, gap_j, edges_j), rel=1e-6
+        math.hypot(0.05 * node.host_j, 0.05 * node.gpu_j, gap_j, edges_j), rel=1e-6
     )
 
 
@@ -200,6 +234,34 @@ def test_what_is_left_out_of_a_job_is_told_and_uncertain(client: PrometheusClien
     assert node.host_j == pytest.approx(200 * 600)
     assert "not known for 600 s of the job" in " ".join(node.notes)
     assert node.uncertainty_j > node.host_j / 2
+
+
+def test_an_exporter_that_two_scrape_jobs_ask_is_not_counted_twice(client: PrometheusClient):
+    with pytest.raises(MeterError, match="scrapes the same exporter twice"):
+        job_energy(client, "800", JobOptions(idle_w=0.0), end_s=END)
+    assert job_energy(client, "810", JobOptions(idle_w=0.0), end_s=END).energy_j == pytest.approx(100 * 600)
+
+
+@pytest.mark.parametrize(("idle_w", "expected_w"), [(None, 60.0), (30.0, 30.0)])
+def test_a_reset_in_the_day_before_a_job_leaves_the_job_alone(client: PrometheusClient, idle_w, expected_w):
+    (node,) = job_energy(client, "820", JobOptions(idle_w=idle_w), end_s=END).nodes
+    assert node.host_j == pytest.approx(100 * 1500)
+    assert node.idle_w == pytest.approx(expected_w)
+
+
+def test_the_limit_of_the_memory_is_its_own(client: PrometheusClient):
+    """65.7 kJ at up to 250 W: a gap of 210 s holds one wrap at the most; at 1,000 W it might hold three."""
+    (node,) = job_energy(client, "830", JobOptions(idle_w=0.0), end_s=END).nodes
+    assert node.host_j == pytest.approx(150 * 1200)
+    with pytest.raises(MeterError, match="may have wrapped more than once") as told:
+        job_energy(client, "830", JobOptions(idle_w=0.0, dram_max_power_w=1000.0), end_s=END)
+    assert "and so is that of the job on gap" in str(told.value)
+    assert "run the same command again" not in str(told.value)
+
+
+def test_labels_that_change_with_the_job_do_not_make_a_gpu_two(client: PrometheusClient):
+    (node,) = job_energy(client, "840", JobOptions(idle_w=0.0, ipmi_includes_gpu=False), end_s=END).nodes
+    assert node.gpu_j == pytest.approx(300 * 900, rel=0.01)
 
 
 def test_what_is_not_known_is_an_error(client: PrometheusClient):

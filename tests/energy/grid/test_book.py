@@ -77,6 +77,34 @@ def test_failures_in_a_row_for_one_reason_are_one_row(book: CarbonBook) -> None:
     assert book.series() == {}
 
 
+def test_the_charges_of_a_minute_are_one_span(ledger: Ledger, book: CarbonBook) -> None:
+    seconds = [
+        Charge(
+            purpose="training",
+            trial_number=3,
+            started_at=NOON.timestamp() + n,
+            ended_at=NOON.timestamp() + n + 1,
+            meter="tiny",
+            domain="cpu",
+            quality="measured",
+            energy_uj=1_000,
+            pue=1.0,
+        )
+        for n in range(90)
+    ]
+    ledger.charge_unreserved("a-study", "search", seconds)
+    assert book.charges_by_minute("retrain") == []
+    found = book.charges_by_minute("search")
+    assert [(span.started_at - NOON.timestamp(), span.ended_at - NOON.timestamp()) for span in found] == [
+        (0, 60),
+        (60, 90),
+    ]
+    assert [span.energy_uj for span in found] == [60_000, 30_000]
+    book.record(StaticCarbonSource(), "FRA", factors(NOON, 10.0))
+    series = FactorSeries(book.spans())
+    assert series.figure(found).carbon_g == pytest.approx(series.figure(book.charges()).carbon_g)
+
+
 def test_charges_carry_what_exceeded_the_cap(ledger: Ledger, book: CarbonBook) -> None:
     charge = Charge(
         purpose="training",

@@ -9,8 +9,9 @@ from simulated.accuracy import GAIN_UNCERTAINTY, HARDWARE, measure
 
 NUM_RUNS = 40
 WINDOW_S = 30.0
-SCENES = ("constant", "step", "ramp", "random bursts", "bursts, one read in ten lost")
-LARGEST_ERROR = {"RAPL counter": 0.005, "NVML counter": 0.01, "NVML power": 0.015}
+LOST_READS = "bursts, one read in ten lost"
+SCENES = ("constant", "step", "ramp", "random bursts", LOST_READS)
+LARGEST_ERROR, LARGEST_ERROR_WITH_LOST_READS = 0.01, 0.02
 
 
 @pytest.fixture(autouse=True)
@@ -21,9 +22,10 @@ def no_log_of_lost_reads(caplog):
 @pytest.mark.parametrize("hardware", HARDWARE)
 @pytest.mark.parametrize("scene", SCENES)
 def test_energy_is_right_where_the_scale_is(hardware, scene):
+    largest = LARGEST_ERROR_WITH_LOST_READS if scene == LOST_READS else LARGEST_ERROR
     for seed in range(5):
         outcome = measure(hardware, scene, window_s=WINDOW_S, gain=1.0, rng=random.Random(seed))
-        assert outcome.window.energy_j == pytest.approx(outcome.true_j, rel=LARGEST_ERROR[hardware])
+        assert outcome.window.energy_j == pytest.approx(outcome.true_j, rel=largest)
 
 
 def test_a_counter_that_wraps_every_30_s_loses_nothing():

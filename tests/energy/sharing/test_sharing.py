@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, update
 
 from greensv.energy.baseline.idle import IdleBaseline, IdlePower
 from greensv.energy.books import schema
@@ -22,13 +22,14 @@ from greensv.energy.meter import Availability, Domain, MeterSession
 from greensv.energy.metering.reading import OpenMeter, Reading
 from greensv.energy.monitoring import Monitor
 from greensv.energy.sharing import sharing as sharing_module
-from greensv.energy.sharing.settlement import TTL_S, split_uj
-from greensv.energy.sharing.sharing import Sharing, this_node
+from greensv.energy.sharing.settlement import TTL_S, Standing, split_uj
+from greensv.energy.sharing.sharing import DomainShare, Sharing, this_node
 from greensv.errors import MeterError, StudyError
 from simulated.scripted import CPU, Counter, Gauge, ScriptedClock, ScriptedSession
 
 STUDY = "a-study"
 NODE = "a-node"
+GONE_AFTER_S = 90.0  # 60 s that a busy database may take, and 30 s of silence
 
 
 @pytest.fixture
@@ -182,7 +183,14 @@ def test_an_estimate_that_is_shared_stays_an_estimate(start: Start, clock: Scrip
     start(counter)
     meter = dataclasses.replace(open_meter(ScriptedSession(counter.samples)), quality="estimated")
     with (
-        Sharing([meter], ledger.engine, cpu_time_s=lambda: 0.0, node=NODE, interval_s=None) as sharing,
+        Sharing(
+            [meter],
+            ledger.engine,
+            cpu_time_s=lambda: 0.0,
+            node=NODE,
+            clock=lambda _: clock.now_s,
+            interval_s=None,
+        ) as sharing,
         Monitor(sharing.meters, interval_s=3600.0) as monitor,
     ):
         assert sharing.is_shared
@@ -438,12 +446,57 @@ def test_meters_that_would_count_the_same_joules_are_refused(start: Start, clock
         start(Gauge(clock, domain=node), domain=node, name="ipmi")
 
 
+def move_to_another_container(ledger: Ledger) -> None:
+    """Makes all sharers processes that this one cannot look for."""
+    with transaction(ledger.engine) as connection:
+        connection.execute(update(sharers).values(host="this-machine/pid:[1]"))
+
+
+def test_one_killed_in_another_container_is_shared_with_no_longer(
+    start: Start, clock: ScriptedClock, ledger: Ledger
+) -> None:
+    counter = Counter(clock)
+    start(counter)
+    move_to_another_container(ledger)
+    pass_time(clock, counter, 10.0, seconds=GONE_AFTER_S)
+    assert start(counter).sharing.is_shared  # it may be kept out by a busy database
+    move_to_another_container(ledger)
+    pass_time(clock, counter, 10.0, seconds=GONE_AFTER_S + 1)
+    later = start(counter)
+    counter.add(5.0)
+    assert (later.read_j, later.sharing.is_shared) == (5.0, False)
+
+
+def test_one_killed_in_another_container_keeps_no_meter_from_its_successors(
+    start: Start, clock: ScriptedClock, ledger: Ledger
+) -> None:
+    start(Counter(clock))
+    move_to_another_container(ledger)
+    node = Domain("node")
+    clock.advance(GONE_AFTER_S)
+    with pytest.raises(MeterError, match="the same energy twice"):
+        start(Gauge(clock, domain=node), domain=node, name="ipmi")
+    clock.advance(1.0)
+    assert not start(Gauge(clock, domain=node), domain=node, name="ipmi").sharing.is_shared
+
+
+def test_what_was_allotted_before_the_first_sample_is_in_the_totals(clock: ScriptedClock) -> None:
+    counter = Counter(clock)
+    meter = open_meter(ScriptedSession(counter.samples))
+    share = DomainShare(meter, CPU)
+    share.begin(is_alone=False)
+    share.learn(Standing(allotted_uj=2_000_000, fraction=0.5, settled=None, owed_uj=0, num_sharers=2))
+    monitor = Monitor([dataclasses.replace(meter, shares={CPU: share})], clock=clock)
+    assert [reading.energy_j for reading in monitor.poll()] == [2.0]
+
+
 def test_a_meter_is_closed_when_the_process_may_not_join(ledger: Ledger, clock: ScriptedClock, start: Start) -> None:
     start(Counter(clock))
     node = Domain("node")
     session = ScriptedSession(Gauge(clock, domain=node).samples)
     meters = [open_meter(session, domain=node, name="ipmi")]
-    with pytest.raises(MeterError), Sharing(meters, ledger.engine, cpu_time_s=lambda: 0.0, node=NODE):
+    sharing = Sharing(meters, ledger.engine, cpu_time_s=lambda: 0.0, node=NODE, clock=lambda _: clock.now_s)
+    with pytest.raises(MeterError), sharing:
         pass
     assert session.num_closed == 1
 

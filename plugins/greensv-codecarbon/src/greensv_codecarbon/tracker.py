@@ -72,8 +72,7 @@ class Tracker:
             MeterError: CodeCarbon told nothing.
         """
         self._latest.total = None
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._tracker.flush()
+        self._tracker.flush()
         taken_at_s, total = time.monotonic(), self._latest.total
         if total is None:
             raise MeterError("meter 'codecarbon': CodeCarbon told nothing; what went wrong it keeps to itself")
@@ -90,7 +89,11 @@ class Tracker:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Importing CodeCarbon prints and logs about AMD's library where it is not whole."""
+    """Importing CodeCarbon prints and logs about AMD's library where it is not whole.
+
+    It silences the whole process, so it is for the start alone: afterwards the program prints and logs its own things
+    from other threads.
+    """
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

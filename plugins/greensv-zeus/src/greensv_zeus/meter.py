@@ -96,8 +96,7 @@ class ZeusSession(MeterSession):
             MeterError: Zeus cannot read.
         """
         try:
-            with _quiet():
-                energy_uj = self._energy_uj()
+            energy_uj = self._energy_uj()
         except Exception as error:  # Zeus lets through what each of its libraries raises
             message = f"meter 'zeus': Zeus cannot read ({type(error).__name__}: {error}); {REMEDY}"
             raise MeterError(message) from error
@@ -124,6 +123,7 @@ def _find(request: MeterRequest) -> Found:
     with _quiet():
         cpus, has_dram, cpu_problem = _cpus()
         gpus, gpu_problem = _gpus(request)
+    logging.getLogger("zeus").setLevel(logging.CRITICAL)  # it logs what it lacks at each reading, too
     problems = tuple(problem for problem in (cpu_problem, gpu_problem) if problem)
     return Found(cpus=cpus, has_dram=has_dram, gpus=gpus, problems=problems)
 
@@ -160,7 +160,10 @@ def _told(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Importing Zeus imports AMD's library, which prints where it is not whole; Zeus itself logs what it lacks."""
+    """Importing Zeus imports AMD's library, which prints where it is not whole; Zeus itself logs what it lacks.
+
+    It silences the whole process, so it is for that alone: later the program prints and logs from other threads.
+    """
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,5 +1,6 @@
 """Carbon source `electricity-maps`: hourly intensity of over 200 zones, life-cycle or direct. Needs a token."""
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -24,6 +25,8 @@ from greensv.builtin.carbon.published import (
 from greensv.energy.carbon import CarbonSource, Method
 from greensv.errors import CarbonError, ConfigError
 from greensv.hookspecs import hookimpl
+
+logger = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "ELECTRICITY_MAPS_TOKEN"
 ZONE = re.compile(r"[A-Z]{2}(-[A-Z0-9]+)*")
@@ -103,20 +106,29 @@ class ElectricityMapsCarbonSource(PublishedCarbonSource):
         )
 
     def fetch(self, provider: Provider, start: datetime, end: datetime) -> Sequence[Point]:
-        """Asks `past-range` for what is older than a day, `history` for the last day, `latest` for this hour."""
+        """Asks `latest` for this hour, `history` for the last day, `past-range` for what is older.
+
+        Not every plan has `past-range`: where the others told something, that is returned, and the rest is missing.
+        """
         now = self.now()
         recent = hour_of(now) - HISTORY
         points: list[Point] = []
-        at = start
-        while at < min(end, recent):
-            until = min(end, at + LONGEST_RANGE)
-            points += self._range(provider, at, until)
-            at = until
-        if at < min(end, hour_of(now)):
+        if recent < end and start < hour_of(now):
             points += self._points_of(provider, self._ask(provider, "history"), "history")
         if start <= hour_of(now) < end and all(point.at < hour_of(now) for point in points):
             points += self._latest(provider)
-        return points
+        at = start
+        while at < min(end, recent):
+            until = min(end, recent, at + LONGEST_RANGE)
+            try:
+                points += self._range(provider, at, until)
+            except CarbonError as error:
+                if not points:
+                    raise
+                logger.warning("no carbon factors of %s from %s to %s: %s", provider.zone, _iso(at), _iso(end), error)
+                break
+            at = until
+        return list({point.at: point for point in points}.values())
 
     def _range(self, provider: Provider, start: datetime, end: datetime) -> list[Point]:
         try:

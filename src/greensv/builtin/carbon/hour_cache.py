@@ -31,7 +31,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class HourCache:
-    """A folder of one file per hour: for one source, provider's host, zone and method."""
+    """A folder of one file per hour: for one source, provider's address, zone and method."""
 
     folder: Path
     num_points: int = 1

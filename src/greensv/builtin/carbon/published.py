@@ -145,7 +145,9 @@ def base_url_problem(url: str, *, with_token: bool = False) -> str | None:
 
 def cache_of(name: str, base_url: str, *parts: str, step: timedelta) -> HourCache:
     """Returns the cache of a source at a provider's address, for points of one step; touches nothing."""
-    return cache_at(name, urlsplit(base_url).netloc, *parts, num_points=HOUR // step)
+    address = urlsplit(base_url)
+    path = address.path.strip("/")
+    return cache_at(name, address.netloc + (f"_{path}" if path else ""), *parts, num_points=HOUR // step)
 
 
 def items_of(answer: Any, key: str, *, what: str) -> list[dict[str, Any]]:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from greensv.builtin.meters.ipmi_query import IpmiOptions, PowerQuery, gpus_are_visible
+from greensv.builtin.meters.ipmi_query import LAST_WORDS_S, IpmiOptions, PowerQuery
 from greensv.builtin.meters.ipmi_text import QueryFailed
+from greensv.builtin.meters.visible_gpus import gpus_are_visible
 from greensv.energy.meter import Availability, Domain, Meter, MeterRequest, MeterSession, PowerSample, Quality
 from greensv.errors import MeterError
 from greensv.hookspecs import hookimpl
@@ -44,7 +45,7 @@ class IpmiMeter(Meter):
             notes.append("taken for the machine without GPUs: energy.options.ipmi.includes_gpu does not say otherwise")
         return Availability(
             domains=(domain,),
-            resolution_s=options.resolution_s,
+            resolution_s=max(options.resolution_s, options.interval_s),
             gain_uncertainty=GAIN_UNCERTAINTY,
             max_power_w=LARGEST_POWER_W,
             # Twice per reading of ours: at the same rate, one of them would be seen twice and another never.
@@ -68,6 +69,7 @@ class IpmiSession(MeterSession):
         self._query = query
         self._domain = domain
         self._interval_s = options.interval_s
+        self._timeout_s = options.timeout_s
         self._longest_age_s = NUM_MISSED * options.interval_s + options.timeout_s
         self._num_failures = 0
         self._failure: QueryFailed | None = None
@@ -89,7 +91,7 @@ class IpmiSession(MeterSession):
         """Ends the thread, and the question under way."""
         self._stopping.set()
         self._query.cancel()
-        self._thread.join()
+        self._thread.join(timeout=self._timeout_s + 3 * LAST_WORDS_S)
 
     def _run(self) -> None:
         due_s = time.monotonic()
@@ -99,7 +101,8 @@ class IpmiSession(MeterSession):
                 return
             try:
                 self._sample = self._ask()
-            except QueryFailed as failure:
+            except Exception as error:  # noqa: BLE001 - a thread that ends unseen would leave an old reading standing
+                failure = error if isinstance(error, QueryFailed) else _unexpected(error)
                 if self._stopping.is_set():
                     return
                 if self._num_failures == 0:
@@ -114,6 +117,10 @@ class IpmiSession(MeterSession):
         power_w = self._query.power_w()
         taken_at_s = (asked_at_s + time.monotonic()) / 2
         return PowerSample(domain=self._domain, taken_at_s=taken_at_s, power_w=power_w)
+
+
+def _unexpected(error: Exception) -> QueryFailed:
+    return QueryFailed(f"asking the BMC failed ({type(error).__name__}: {error})", "report this to greensv")
 
 
 def _options(request: MeterRequest) -> IpmiOptions:

@@ -5,9 +5,8 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
@@ -21,6 +20,8 @@ LOCAL_TOOLS: tuple[Tool, ...] = ("ipmitool", "ipmi-dcmi")
 PASSWORD_VARIABLE = "IPMI_PASSWORD"
 SYSTEM_FOLDERS = ("/usr/sbin", "/sbin", "/usr/local/sbin")
 """Where ipmi-dcmi lies; not in everyone's PATH."""
+LAST_WORDS_S = 1.0
+"""How long a tool that was killed is waited for."""
 FREEIPMI_DRIVERS = {"lan": "LAN", "lanplus": "LAN_2_0"}
 
 
@@ -148,7 +149,9 @@ class PowerQuery:
                 output, complaints = process.communicate(timeout=self._options.timeout_s)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.communicate()
+                # Its own children may hold its output open, and a driver that hangs keeps it from dying.
+                with suppress(subprocess.TimeoutExpired):
+                    process.communicate(timeout=LAST_WORDS_S)
                 raise QueryFailed(
                     f"no answer of the BMC within {self._options.timeout_s:g} s ({self._tool.name} was stopped)",
                     "check that the BMC is reachable, or raise energy.options.ipmi.timeout_s",
@@ -179,14 +182,18 @@ class PowerQuery:
                     f"{command[0]} cannot be started: {error.strerror}", "mend its installation"
                 ) from error
             self._process = process
-        with process:
-            try:
-                yield process
-            finally:
-                with self._lock:
-                    self._process = None
-                if process.poll() is None:
-                    process.kill()
+        try:
+            yield process
+        finally:
+            with self._lock:
+                self._process = None
+            if process.poll() is None:
+                process.kill()
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=LAST_WORDS_S)
 
     def _redacted(self, text: str) -> str:
         return text.replace(self._password, "***") if self._password else text
@@ -226,8 +233,3 @@ def _patience_s(options: IpmiOptions) -> float:
 def freeipmi_word(text: str) -> str:
     """Returns text as a quoted word of a FreeIPMI configuration file (freeipmi.conf(5))."""
     return '"' + "".join(f"\\{letter}" if letter in '\\"#' else letter for letter in text) + '"'
-
-
-def gpus_are_visible() -> bool:
-    """Says whether CUDA would show a GPU to a program started now, as far as files and environment tell."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1") and any(Path("/proc/driver/nvidia/gpus").glob("*"))

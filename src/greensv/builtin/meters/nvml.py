@@ -8,12 +8,19 @@ al., "Part-time Power Measurements: nvidia-smi's Lack of Attention" (arXiv 2312.
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from greensv.builtin.meters.nvml_sources import SOURCES, Source
-from greensv.builtin.meters.visible_gpus import LOST_REMEDY, VARIABLE, CannotTellError, ListedGpu, visible_gpus
+from greensv.builtin.meters.visible_gpus import (
+    LOST_REMEDY,
+    VARIABLE,
+    CannotTellError,
+    ListedGpu,
+    gpus_are_visible,
+    visible_gpus,
+)
 from greensv.energy.devices.device_state import DeviceReader
 from greensv.energy.meter import (
     Availability,
@@ -129,9 +136,11 @@ class _NoGpuError(_UnavailableError):
 
 
 def _open(request: MeterRequest) -> NvmlSession:
-    pynvml = _import()
-    with _mapped_errors(pynvml, "the NVIDIA driver does not answer", DRIVER_REMEDY):
-        pynvml.nvmlInit()
+    is_in_use = request.uses_visible_gpus and "gpu" not in request.leave_out and gpus_are_visible()
+    with _told_as_unmeasured() if is_in_use else nullcontext():
+        pynvml = _import()
+        with _mapped_errors(pynvml, "the NVIDIA driver does not answer", DRIVER_REMEDY):
+            pynvml.nvmlInit()
     try:
         if "gpu" in request.leave_out:
             raise _UnavailableError("other meters measure the GPUs", "leave one of them out")

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from greensv.builtin.meters.prometheus_series import PrometheusOptions, SeriesOptions, by_domain
 from greensv.builtin.meters.prometheus_session import PrometheusSession, Source
+from greensv.builtin.meters.visible_gpus import hides_all
 from greensv.energy.cluster.prometheus import PrometheusClient, RawSample, scrape_interval_s
 from greensv.energy.meter import Availability, Domain, Meter, MeterRequest, MeterSession, Quality
 from greensv.errors import MeterError
@@ -118,7 +119,7 @@ def _find(request: MeterRequest) -> _Found:
     _refuse_old(samples, now_at=client.monotonic() + offset_s, max_age_s=max_age_s)
     return _Found(
         client=client,
-        gpu_uuids=gpu_uuids,
+        gpu_uuids=tuple(domain.index for domain in samples if domain.kind == "gpu"),
         sources=tuple(
             Source(options=one, scale=one.scale_of(domain), newest=found[-1])
             for domain, (one, found) in samples.items()
@@ -143,7 +144,7 @@ def _is_wanted(one: SeriesOptions, request: MeterRequest, gpu_uuids: Sequence[st
         return False
     if one.domain_kind != "gpu" or gpu_uuids:
         return True
-    if request.uses_visible_gpus:
+    if request.uses_visible_gpus and not hides_all(os.environ):
         raise _UnavailableError(
             f"{VISIBLE_GPUS_VARIABLE} names no GPU by its UUID, and the server knows those of many machines",
             f"set {VISIBLE_GPUS_VARIABLE} to the UUIDs of the GPUs in use (`nvidia-smi -L`)",

@@ -2,7 +2,7 @@
 
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Literal, get_args
@@ -14,11 +14,14 @@ from greensv.energy.cluster.raw_energy import Scale, SeriesKind
 from greensv.energy.meter import Domain, DomainKind
 from greensv.errors import MeterError
 
+UUID_LENGTH = len("GPU-01234567-89ab-cdef-0123-456789abcdef")
 LABEL = re.compile(r"\{(\w+)\}")
 Preset = Literal["ceems", "ceems-ipmi", "dcgm", "dcgm-energy"]
 CPU_RANGE_J, DRAM_RANGE_J = 262_143.328850, 65_712.999613
 """Where the RAPL counters of Intel's servers wrap: `max_energy_range_uj` of their package and dram zones."""
 SOCKET_POWER_W = 1000.0
+DRAM_POWER_W = 250.0
+"""Of the memory of a socket. The lower the limit, the longer a scrape gap that holds one wrap at the most."""
 RAPL_GAIN_UNCERTAINTY = GPU_GAIN_UNCERTAINTY = 0.05
 NODE_GAIN_UNCERTAINTY = 0.05
 
@@ -78,6 +81,8 @@ class PrometheusOptions:
     """Where CEEMS's package counters wrap: `max_energy_range_uj` of the machine's packages, in joules."""
     dram_range_j: Annotated[float, Gt(0)] = DRAM_RANGE_J
     """Where CEEMS's dram counters wrap."""
+    dram_max_power_w: Annotated[float, Gt(0)] = DRAM_POWER_W
+    """What the memory of a socket draws at the most, in watts: what tells the wrap of its counter from a reset."""
     scrape_interval_s: Annotated[float, Gt(0)] | None = None
     """The time between two samples; without it, that of the samples the server has."""
     max_age_s: Annotated[float, Gt(0)] | None = None
@@ -113,7 +118,7 @@ class PrometheusOptions:
             kind="counter-joules",
             domain=f"{kind}:{{index}}",
             range_j=self.dram_range_j if kind == "dram" else self.cpu_range_j,
-            max_power_w=SOCKET_POWER_W,
+            max_power_w=self.dram_max_power_w if kind == "dram" else SOCKET_POWER_W,
             gain_uncertainty=RAPL_GAIN_UNCERTAINTY,
             is_required=kind == "cpu",  # many processors have no counter of their memory
         )
@@ -135,13 +140,15 @@ def by_domain(
     One domain may have several series one after the other, as when its exporter was started anew under another name.
 
     Raises:
-        MeterError: a series lacks a label, or two are of one domain at the same time.
+        MeterError: a series lacks a label, two are of one domain at the same time, or the beginning of a UUID is that
+            of several GPUs.
     """
     found: dict[Domain, list[RawSeries]] = {}
     for one in series:
         domain = _domain(one, options)
         if one.samples and (domain.kind != "gpu" or _is_used(domain, gpu_uuids)):
             found.setdefault(domain, []).append(one)
+    _refuse_ambiguous(found, gpu_uuids)
     return {domain: _joined(domain, parts, options) for domain, parts in found.items()}
 
 
@@ -161,6 +168,17 @@ def _domain(series: RawSeries, options: SeriesOptions) -> Domain:
 
 def _is_used(domain: Domain, gpu_uuids: Sequence[str]) -> bool:
     return any(domain.index.startswith(uuid) for uuid in gpu_uuids) or (domain.index == "all" and bool(gpu_uuids))
+
+
+def _refuse_ambiguous(domains: Iterable[Domain], gpu_uuids: Sequence[str]) -> None:
+    """A server knows the GPUs of other machines, too: what is enough of a UUID on this one may fit one of theirs."""
+    for uuid in gpu_uuids:
+        fitting = [domain.index for domain in domains if domain.kind == "gpu" and domain.index.startswith(uuid)]
+        if len(fitting) > 1 and len(uuid) < UUID_LENGTH:
+            raise MeterError(
+                f"{uuid} begins the UUIDs of {len(fitting)} GPUs that the server knows ({fitting[0]}, {fitting[1]}); "
+                "name those in use by their full UUIDs (`nvidia-smi -L`) in CUDA_VISIBLE_DEVICES"
+            )
 
 
 def _joined(domain: Domain, parts: Sequence[RawSeries], options: SeriesOptions) -> tuple[RawSample, ...]:

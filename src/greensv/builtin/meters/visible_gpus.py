@@ -8,13 +8,19 @@ What cannot be known: CUDA numbers GPUs from the fastest to the slowest unless C
 measure of its own; the driver (NVML) numbers them by PCI slot. Only for GPUs of one model are both the same.
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 ORDER_VARIABLE = "CUDA_DEVICE_ORDER"
 PCI_ORDER = "PCI_BUS_ID"
+DRIVER_FOLDER = Path("/proc/driver/nvidia/gpus")
+"""One entry per GPU; of the whole machine, in a container without GPUs, too."""
+CONTROL_FILE = Path("/dev/nvidiactl")
+"""Not in a container without GPUs."""
 _NUMBER = re.compile(r"\s*\+?(\d+)")
 
 
@@ -45,6 +51,17 @@ class CannotTellError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.remedy = remedy
+
+
+def hides_all(environment: Mapping[str, str]) -> bool:
+    """Says whether CUDA_VISIBLE_DEVICES shows no GPU whichever there are, as where it is empty or -1."""
+    value = environment.get(VARIABLE)
+    return value is not None and not (_NUMBER.match(value) or value.startswith(("GPU-", "MIG-")))
+
+
+def gpus_are_visible() -> bool:
+    """Says whether CUDA would show a GPU to a program started now, as far as files and environment tell."""
+    return not hides_all(os.environ) and CONTROL_FILE.exists() and any(DRIVER_FOLDER.glob("*"))
 
 
 def visible_gpus(listed: Sequence[ListedGpu], environment: Mapping[str, str]) -> VisibleGpus:

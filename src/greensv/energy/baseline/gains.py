@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -104,6 +105,11 @@ def source_words(meter: Meter, domain: Domain, gains: Mapping[tuple[str, Domain]
     """Returns what measures a domain, for provenance: `rapl (measured)`, or `rapl (measured, × 1.032)`."""
     gain = gains.get((meter.name, domain))
     return f"{meter.name} ({meter.quality}{f', × {gain.factor:.4g}' if gain else ''})"
+
+
+def without_gain(words: str) -> str:
+    """Returns what `source_words` tells but for the correction: `rapl (measured)` of `rapl (measured, × 1.032)`."""
+    return re.sub(r", × [^)]*\)$", ")", words)
 
 
 def _corrected(meter: OpenMeter, gains: Mapping[tuple[str, Domain], Gain]) -> OpenMeter:

@@ -46,6 +46,8 @@ class IdlePower:
     duration_s: float
     """For how long it was measured; 0 where it is what the meter's own model says."""
     measured_at: datetime
+    gain: float = 1.0
+    """What its joules had been multiplied by: it is known only of joules that are multiplied by the same."""
 
     @property
     def source(self) -> Source:
@@ -163,10 +165,11 @@ def modelled_powers(meters: Iterable[OpenMeter], *, host: str, at: datetime) -> 
             host=host,
             meter=meter.name,
             domain=str(domain),
-            power_w=power_w,
-            uncertainty_w=meter.availability.gain_uncertainty * power_w,
+            power_w=meter.gains.get(domain, 1.0) * power_w,
+            uncertainty_w=meter.availability.gain_uncertainty * meter.gains.get(domain, 1.0) * power_w,
             duration_s=0.0,
             measured_at=at,
+            gain=meter.gains.get(domain, 1.0),
         )
         for meter in meters
         if not needs_measuring(meter)
@@ -213,7 +216,8 @@ def measure_idle(
         marks.append(_mark(monitor, meters, clock))
         done_s = marks[-1][0] - begun_s
         on_interval(done_s, sum(marks[-1][1].values()) / done_s - sum(marks[0][1].values()) / done_s)
-    gains = {meter.name: meter.availability.gain_uncertainty for meter in meters}
+    scales = {meter.name: meter.availability.gain_uncertainty for meter in meters}
+    gains = {(meter.name, str(domain)): gain for meter in meters for domain, gain in meter.gains.items()}
     spreads_w = {source: _spread_w(marks, source) for source in marks[0][1]}
     done_s = marks[-1][0] - begun_s
     powers = []
@@ -226,9 +230,10 @@ def measure_idle(
                 meter=meter,
                 domain=domain,
                 power_w=power_w,
-                uncertainty_w=math.hypot(of_mean_w, gains[meter] * power_w),
+                uncertainty_w=math.hypot(of_mean_w, scales[meter] * power_w),
                 duration_s=done_s,
                 measured_at=measured_at,
+                gain=gains.get((meter, domain), 1.0),
             )
         )
     return IdleMeasurement(

@@ -10,6 +10,9 @@ from greensv.energy.baseline.idle import IdleBaseline, IdlePower
 from greensv.energy.books.tables import charges, idle, leases
 from greensv.units import j_from_uj
 
+TIMES = " × "
+"""Stands between a meter and the correction its joules had had, as in `rapl × 1.043`; no component's name has it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetAccount:
@@ -30,7 +33,7 @@ def record_idle(connection: Connection, study_id: str, powers: Sequence[IdlePowe
         {
             "study_id": study_id,
             "host": power.host,
-            "meter": power.meter,
+            "meter": power.meter if power.gain == 1 else f"{power.meter}{TIMES}{power.gain!r}",
             "domain": power.domain,
             "power_w": power.power_w,
             "uncertainty_w": power.uncertainty_w,
@@ -47,14 +50,16 @@ def idle_baselines(connection: Connection, study_id: str) -> dict[str, IdleBasel
     """Returns the idle powers of a study by machine, the latest of each domain."""
     found: dict[str, dict[tuple[str, str], IdlePower]] = {}
     for row in connection.execute(select(idle).where(idle.c.study_id == study_id).order_by(idle.c.id)).mappings():
+        meter, _, gain = row["meter"].partition(TIMES)
         power = IdlePower(
             host=row["host"],
-            meter=row["meter"],
+            meter=meter,
             domain=row["domain"],
             power_w=row["power_w"],
             uncertainty_w=row["uncertainty_w"],
             duration_s=row["duration_s"],
             measured_at=datetime.fromtimestamp(row["measured_at"], UTC),
+            gain=float(gain or 1.0),
         )
         found.setdefault(power.host, {})[power.source] = power
     return {host: IdleBaseline(powers=tuple(powers.values())) for host, powers in found.items()}

@@ -1,5 +1,6 @@
 """Turns the monitor's running totals into charges: what each domain used since the last one, for one use at a time."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -9,6 +10,8 @@ from greensv.energy.books.budget import Charge, Lease, Purpose
 from greensv.energy.meter import Domain, Quality
 from greensv.energy.metering.tally import Reading
 from greensv.units import uj_from_j
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,9 @@ class Accrual:
         self._pue = pue
         self._clock = clock
         self._epoch_s = time.time() - clock()
-        self._since_s = self._added_at_s = clock()
+        self._begun_s = self._added_at_s = clock()
+        self._process_began_s: dict[str, float] = {}
+        self._since_s: dict[_Source, float] = {}
         self._first_s: float | None = None
         self._first_j: dict[_Source, float] = {}
         self._seen_j: dict[_Source, float] = {}
@@ -81,6 +86,9 @@ class Accrual:
     def take(self, use: Use) -> list[Charge]:
         """Returns what is pending as charges for `use`, one per domain, and starts anew.
 
+        A charge covers the time since the one before it of the same domain: a counter that changes less often than
+        charges are taken is in some of them alone.
+
         Their uncertainty is the scale of the meter alone: what one charge misses at an edge is in the one beside it.
         """
         charges = [
@@ -89,19 +97,25 @@ class Accrual:
                 source,
                 energy_j,
                 uncertainty_j=self._scale_uncertainty.get(source, 0.0) * energy_j,
-                from_s=self._since_s,
+                from_s=self._from_s(source),
                 to_s=self._added_at_s,
             )
             for source, energy_j in self._pending_j.items()
         ]
+        self._since_s |= dict.fromkeys(self._pending_j, self._added_at_s)
         self._pending_j.clear()
-        self._since_s = self._added_at_s
         return charges
+
+    def count_from(self, began_s: float, meters: Collection[str]) -> None:
+        """Takes the totals of `meters` for those since `began_s`, on the clock, rather than since this was made."""
+        self._process_began_s |= dict.fromkeys(meters, began_s)
 
     def startup(self, duration_s: float, *, counted_meters: Collection[str]) -> list[Charge]:
         """Returns charges for the time before the first totals: `duration_s` at the mean power seen since.
 
         That power may have been anything from none to twice as much: a rectangular distribution, beside the scale.
+
+        What has shown no energy yet is left out, and logged.
 
         Args:
             duration_s: seconds from the start of the process to the first totals.
@@ -111,19 +125,30 @@ class Accrual:
             return []
         use = Use(lease=None, purpose="startup", trial_number=None)
         charges = []
-        for source, seen_j in self._seen_j.items():
-            energy_j = seen_j - self._first_j.get(source, 0.0)
-            if source.meter not in counted_meters and energy_j > 0:
-                # Not measured then, but worked out from a measurement; an estimate stays an estimate.
-                quality: Quality = "estimated" if source.quality == "estimated" else "attributed"
-                startup_j = energy_j / self.observed_s * duration_s
-                before = replace(source, quality=quality)
-                from_s = self._first_s - duration_s
-                uncertainty_j = startup_j * math.hypot(self._scale_uncertainty.get(source, 0.0), 1 / math.sqrt(3))
-                charges.append(
-                    self._charge(use, before, startup_j, uncertainty_j=uncertainty_j, from_s=from_s, to_s=self._first_s)
+        for source, first_j in self._first_j.items():
+            if source.meter in counted_meters:
+                continue
+            energy_j = self._seen_j.get(source, 0.0) - first_j
+            if energy_j <= 0:
+                logger.warning(
+                    "meter %r showed no energy of %s in its first %.3g s: the %.3g s from the start of this process to "
+                    "then cannot be worked out, and are not charged",
+                    *(source.meter, source.domain, self.observed_s, duration_s),
                 )
+                continue
+            # Not measured then, but worked out from a measurement; an estimate stays an estimate.
+            quality: Quality = "estimated" if source.quality == "estimated" else "attributed"
+            startup_j = energy_j / self.observed_s * duration_s
+            before = replace(source, quality=quality)
+            from_s = self._first_s - duration_s
+            uncertainty_j = startup_j * math.hypot(self._scale_uncertainty.get(source, 0.0), 1 / math.sqrt(3))
+            charges.append(
+                self._charge(use, before, startup_j, uncertainty_j=uncertainty_j, from_s=from_s, to_s=self._first_s)
+            )
         return charges
+
+    def _from_s(self, source: _Source) -> float:
+        return self._since_s.get(source, self._process_began_s.get(source.meter, self._begun_s))
 
     def _charge(
         self, use: Use, source: _Source, energy_j: float, *, uncertainty_j: float, from_s: float, to_s: float

@@ -101,6 +101,8 @@ class Statement:
     spent_by_purpose: Mapping[str, int]
     spent_by_quality: Mapping[str, int]
     spent_by_meter: Mapping[str, int]
+    uncertainty_uj: int | None = None
+    """Standard, of what is spent and the overrun together; None where that of a charge is not known."""
 
     @property
     def left_uj(self) -> int:

@@ -16,6 +16,9 @@ from greensv.units import uj_from_j
 _SOONEST_FRACTION = 0.9
 """The first interval counts as measured when this much of it has passed: a poll may come a little early."""
 
+_STARTUP_CHANGES = 2
+"""The first power is worked out over so many changes of the slowest counter: over less it may be 0, or far too high."""
+
 _BUSY_ALLOWANCE_S = 5.0
 """How long a busy database may hold up a write. Should a process be killed in one held up for longer, the energy of the
 time beyond is the only one that reaping its lease leaves out; assuming more would bill every killed process for it."""
@@ -118,14 +121,17 @@ class Charger:
         """Charges the energy this process used before the monitor started.
 
         Meters that count from the start of the process have it in their totals. For the others it is `duration_s` times
-        the power of the first metering interval, charged when that has passed as purpose `startup`, quality
-        `attributed` (or `estimated`, where the meter is no better).
+        the power of the first metering interval, or of two changes of the slowest meter where that is longer. It is
+        charged when that has passed, at the latest on closing, as purpose `startup`, quality `attributed` (or
+        `estimated`, where the meter is no better).
 
         Args:
             duration_s: seconds from the start of the process to the start of the monitor.
         """
+        counting = [m.name for m in self._monitor.meters if m.availability.since_process_start]
         with self._state:
             self._startup_s = duration_s
+            self._accrual.count_from(self._clock() - duration_s, counting)
 
     def flush(self) -> None:
         """Reads the meters and writes everything up to now.
@@ -175,8 +181,12 @@ class Charger:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the budget would be used up within the next metering interval at the present power."""
-        return self.left_uj <= uj_from_j((self._monitor.power_w or 0.0) * self._pue * self._monitor.interval_s)
+        """Whether the budget would be used up at the present power before the totals show it.
+
+        That takes a metering interval, or what the slowest charged meter takes to change where that is longer.
+        """
+        late_s = max(self._monitor.interval_s, self._monitor.resolution_s)
+        return self.left_uj <= uj_from_j((self._monitor.power_w or 0.0) * self._pue * late_s)
 
     @property
     def is_fenced(self) -> bool:
@@ -232,8 +242,12 @@ class Charger:
             if self._is_closed:
                 return
             self._accrual.add(readings)
-            if self._accrual.observed_s >= _SOONEST_FRACTION * self._monitor.interval_s:
+            if self._accrual.observed_s >= self._startup_observed_s:
                 self._enter_startup()
+
+    @property
+    def _startup_observed_s(self) -> float:
+        return max(_SOONEST_FRACTION * self._monitor.interval_s, _STARTUP_CHANGES * self._monitor.resolution_s)
 
     def _enter_pending(self) -> None:
         use = self._uses[-1]

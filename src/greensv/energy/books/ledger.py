@@ -6,6 +6,7 @@ promise can undo, is booked beside it as an overrun, so that no joule is left ou
 room, because the cap is raised or a lease gives back, the overrun moves under the cap: room is not given away twice.
 """
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -283,6 +284,11 @@ class Ledger:
         with transaction(self._engine) as connection:
             return statement.trial_energy_uj(connection, study_id, account, trial_number)
 
+    def trial_uncertainty_uj(self, study_id: str, account: str, trial_number: int) -> int | None:
+        """Returns the standard uncertainty of `trial_energy_uj`; None where that of a charge is not known."""
+        with transaction(self._engine) as connection:
+            return statement.uncertainty_uj(connection, study_id, account, trial_number=trial_number)
+
     def verify(self, study_id: str) -> None:
         """Checks that the books of a study agree with themselves.
 
@@ -294,9 +300,13 @@ class Ledger:
 
 
 def _assumed_use(held: HeldLease, *, now: float, is_dead: bool) -> Charge:
-    """What a holder may have used since its last beat, at most what the lease has left."""
+    """What a holder may have used since its last beat, at most what the lease has left.
+
+    It may have used anything from none to that: a rectangular distribution, charged at its upper end.
+    """
     at_most_s = held.next_beat_s if is_dead else held.next_beat_s + held.lease.ttl_s
     silence_s = min(max(0.0, now - held.last_beat_at), at_most_s)
+    energy_uj = min(held.left_uj, uj_from_j(held.peak_power_w * silence_s))
     return Charge(
         purpose="reaped",
         trial_number=held.lease.trial_number,
@@ -305,6 +315,7 @@ def _assumed_use(held: HeldLease, *, now: float, is_dead: bool) -> Charge:
         meter="ledger",
         domain="node",
         quality="estimated",
-        energy_uj=min(held.left_uj, uj_from_j(held.peak_power_w * silence_s)),
+        energy_uj=energy_uj,
         pue=held.pue,
+        uncertainty_uj=round(energy_uj / math.sqrt(3)),
     )

@@ -1,9 +1,10 @@
 """What the books say, and whether they agree with themselves. Reads only."""
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sqlalchemy import Column, Connection, Table, func, select
+from sqlalchemy import Column, Connection, Table, case, func, select
 
 from greensv.energy.books.budget import Statement
 from greensv.energy.books.postings import Account
@@ -21,6 +22,7 @@ def statement(connection: Connection, account: Account) -> Statement:
         spent_by_purpose=_spent_by(connection, account, charges.c.purpose),
         spent_by_quality=_spent_by(connection, account, charges.c.quality),
         spent_by_meter=_spent_by(connection, account, charges.c.meter),
+        uncertainty_uj=uncertainty_uj(connection, account.study_id, account.account),
     )
 
 
@@ -30,6 +32,28 @@ def trial_energy_uj(connection: Connection, study_id: str, account: str, trial_n
     energy = func.coalesce(func.sum(charges.c.energy_uj + charges.c.overrun_uj), 0)
     rows = select(energy).where(charges.c.study_id == study_id, charges.c.account == account, of_trial)
     return int(connection.execute(rows).scalar_one())
+
+
+def uncertainty_uj(
+    connection: Connection, study_id: str, account: str, *, trial_number: int | None = None
+) -> int | None:
+    """Returns the standard uncertainty of all that was booked, overrun included, for a trial or for the whole account.
+
+    The charges of one meter add up, since its scale is off in all of them alike; different meters' are independent.
+
+    None where that of a charge is not known, as in the books of an older greensv.
+    """
+    # A row with a negative overrun moves an old one under the cap, and is no new energy.
+    is_unknown = charges.c.uncertainty_uj.is_(None) & (charges.c.energy_uj + charges.c.overrun_uj > 0)
+    found = select(func.sum(charges.c.uncertainty_uj), func.sum(case((is_unknown, 1), else_=0))).where(
+        charges.c.study_id == study_id, charges.c.account == account
+    )
+    if trial_number is not None:
+        found = found.where(charges.c.trial_number == trial_number)
+    rows = connection.execute(found.group_by(charges.c.meter)).all()
+    if any(num_unknown for _, num_unknown in rows):
+        return None
+    return round(math.hypot(*(int(of_meter_uj or 0) for of_meter_uj, _ in rows)))
 
 
 def verify(connection: Connection, study_id: str) -> None:

@@ -1,19 +1,21 @@
 """The energy of one SLURM job, from what CEEMS's and DCGM's exporters told a Prometheus server while it ran."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from greensv.energy.cluster.job_reader import JobOnNode
+from greensv.energy.cluster.job_reader import Counter, JobOnNode
 from greensv.energy.cluster.job_series import NodeSeries, find_job, node_series
-from greensv.energy.cluster.job_split import Split, lowest_power_w, split
+from greensv.energy.cluster.job_split import Curve, Split, lowest_power_w, split
 from greensv.energy.cluster.prometheus import PrometheusClient
 from greensv.energy.meter import Quality
 
 DAY_S = 86_400.0
 IDLE_MEAN_S = 300.0
 IDLE_LOOKBACK_S = DAY_S
+SOCKET_POWER_W = 1000.0
 GPU_GAIN_UNCERTAINTY = 0.05
 
 
@@ -29,6 +31,8 @@ class JobOptions:
     """Where the package counters wrap."""
     dram_range_j: float = 65_712.999613
     """Where the dram counters wrap."""
+    dram_max_power_w: float = 250.0
+    """What the memory of a socket draws at the most: the longer a scrape gap, the more wraps a higher limit allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,14 +105,17 @@ def _share(client: PrometheusClient, job_id: str, part: JobOnNode, options: JobO
     series = node_series(
         client,
         part,
-        ranges_j={"package": options.cpu_range_j, "dram": options.dram_range_j},
+        counters={
+            "package": Counter(range_j=options.cpu_range_j, max_power_w=SOCKET_POWER_W),
+            "dram": Counter(range_j=options.dram_range_j, max_power_w=options.dram_max_power_w),
+        },
         ipmi_includes_gpu=options.ipmi_includes_gpu,
-        idle_lookback_s=IDLE_LOOKBACK_S,
+        idle_lookback_s=IDLE_LOOKBACK_S if options.idle_w is None else None,
     )
     notes = list(series.notes)
     idle_w = options.idle_w
     if idle_w is None:
-        idle_w = lowest_power_w(series.curves.host_j, mean_over_s=IDLE_MEAN_S)
+        idle_w = _idle_w(series.idle_j)
         notes.append(f"idle power: {idle_w:.4g} W, the lowest of the day up to the job's end")
     shares = split(series.curves, from_s=part.first_at, to_s=part.last_at, idle_w=idle_w)
     host_j, gpu_j = float(shares.shares_j[job_id].sum()), shares.gpu_shares_j[job_id]
@@ -127,6 +134,12 @@ def _share(client: PrometheusClient, job_id: str, part: JobOnNode, options: JobO
         idle_w=idle_w,
         notes=tuple(notes),
     )
+
+
+def _idle_w(stretches: Sequence[Curve]) -> float:
+    """Of the stretches that are long enough for a mean, if any is."""
+    long = [curve for curve in stretches if curve.at_s[-1] - curve.at_s[0] >= IDLE_MEAN_S]
+    return min(lowest_power_w(curve, mean_over_s=IDLE_MEAN_S) for curve in long or stretches)
 
 
 def _uncertainty_j(series: NodeSeries, part: JobOnNode, shares: Split, *, host_j: float, gpu_j: float) -> float:

@@ -6,19 +6,21 @@ dcgm-exporter.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from greensv.energy.cluster.job_split import Curve, JobCurves
 from greensv.energy.cluster.prometheus import PrometheusClient, RawSample, RawSeries, scrape_interval_s, selector_of
-from greensv.energy.cluster.raw_energy import Gap, Scale, cumulative_j
+from greensv.energy.cluster.raw_energy import Gap, Scale, cumulative_j, unbroken_j
 from greensv.energy.meter import Domain
 from greensv.errors import MeterError
 
 MANAGER = "slurm"
 UNIT = "ceems_compute_unit"
-SOCKET_POWER_W = 1000.0
-IPMI_GAIN_UNCERTAINTY, RAPL_GAIN_UNCERTAINTY = 0.02, 0.05
+IPMI_GAIN_UNCERTAINTY, RAPL_GAIN_UNCERTAINTY = 0.05, 0.05
+ZONE_OPTIONS = {"package": "cpu", "dram": "dram"}
+"""What the command line calls the counters' zones."""
 GPU_POWER = "DCGM_FI_DEV_POWER_USAGE"
 GPU_LABELS = ("UUID", "gpuuuid")
 """dcgm-exporter's own label of a GPU's UUID, and the one CEEMS's documentation renames it to."""
@@ -33,6 +35,16 @@ class JobOnNode:
     first_at: float
     last_at: float
     interval_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counter:
+    """What a RAPL counter of one socket cannot tell itself."""
+
+    range_j: float
+    """Where it wraps."""
+    max_power_w: float
+    """What it counts draws no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +82,7 @@ class NodeReader:
                 "theirs differs from one make to another; say it with --ipmi-includes-gpu or --ipmi-excludes-gpu "
                 "(a node at rest tells: compare its power with that of its GPUs)"
             )
-        samples = _only(series, query).samples
+        samples = _joined(series, query)
         scale = Scale(domain=Domain("node"), kind="power-watts")
         curve, gaps = cumulative_j(samples, scale, interval_s=self._part.interval_s)
         powers_w = [value for _, value in samples]
@@ -83,21 +95,46 @@ class NodeReader:
             note="the machine's power: its BMC's, by IPMI-DCMI",
         )
 
-    def rapl(self, zone: str, range_j: float) -> tuple[Curve | None, tuple[Gap, ...]]:
-        """Returns the joules of all sockets' packages or memory; None where there is no counter."""
-        query = selector_of(f"ceems_rapl_{zone}_joules_total", hostname=self._part.hostname)
+    def rapl(self, zone: str, counter: Counter) -> tuple[Curve | None, tuple[Gap, ...]]:
+        """Returns the joules of all sockets' packages or memory in the job's time; None where there is no counter.
+
+        Raises:
+            MeterError: a counter lost energy within the job, or is scraped twice.
+        """
         curves, gaps = [], []
-        for one in self._client.raw(query, duration_s=self._long_s, end_s=self._end_s):
-            scale = Scale(
-                domain=Domain("cpu" if zone == "package" else "dram", one.labels.get("index", "all")),
-                kind="counter-joules",
-                range_j=range_j,
-                max_power_w=SOCKET_POWER_W,
-            )
-            curve, found = cumulative_j(one.samples, scale, interval_s=self._part.interval_s)
+        for index, samples in self._sockets(zone, duration_s=self._job_s).items():
+            try:
+                curve, found = cumulative_j(samples, _scale(zone, index, counter), interval_s=self._part.interval_s)
+            except MeterError as error:
+                raise MeterError(
+                    f"{error}, and so is that of the job on {self._part.hostname}; compare "
+                    f"--{ZONE_OPTIONS[zone]}-range-j with the node's max_energy_range_uj"
+                ) from error
             curves.append(Curve.of(curve))
             gaps += found
         return (sum_of(curves), tuple(gaps)) if curves else (None, ())
+
+    def idle_rapl(self, counters: Mapping[str, Counter]) -> list[Curve]:
+        """Returns the joules of all sockets up to the job's end, in stretches in which no counter lost energy.
+
+        Args:
+            counters: by zone, `package` and `dram`.
+        """
+        stretches: list[Curve] | None = None
+        for zone, counter in counters.items():
+            for index, samples in self._sockets(zone, duration_s=self._long_s).items():
+                parts = unbroken_j(samples, _scale(zone, index, counter), interval_s=self._part.interval_s)
+                curves = [Curve.of(part) for part in parts]
+                stretches = curves if stretches is None else _sums_where_both(stretches, curves)
+        return stretches or []
+
+    def _sockets(self, zone: str, *, duration_s: float) -> Mapping[str, tuple[RawSample, ...]]:
+        query = selector_of(f"ceems_rapl_{zone}_joules_total", hostname=self._part.hostname)
+        found: dict[str, list[RawSeries]] = {}
+        for one in self._client.raw(query, duration_s=duration_s, end_s=self._end_s):
+            if one.samples:
+                found.setdefault(one.labels.get("index", "all"), []).append(one)
+        return {index: _joined(series, query) for index, series in found.items()}
 
     def jobs(self) -> Mapping[str, JobCurves]:
         """Returns every job of the node."""
@@ -148,7 +185,7 @@ class NodeReader:
         for one in self._client.raw(query, duration_s=self._long_s, end_s=self._end_s):
             if label in one.labels and one.samples:
                 found.setdefault(one.labels[label], []).append(one)
-        return {value: _only(series, query).samples for value, series in found.items()}
+        return {value: _joined(series, query) for value, series in found.items()}
 
     def _gpu_fractions(self) -> Mapping[str, Mapping[str, float]]:
         query = selector_of(f"{UNIT}_gpu_index_flag", manager=MANAGER, hostname=self._part.hostname)
@@ -192,10 +229,34 @@ def sum_of(curves: Sequence[Curve]) -> Curve:
     return Curve(at_s=at_s, value=np.sum([np.interp(at_s, curve.at_s, curve.value) for curve in curves], axis=0))
 
 
-def _only(series: Sequence[RawSeries], query: str) -> RawSeries:
-    if len(series) > 1:
-        raise MeterError(
-            f"{query} finds {len(series)} series where one is expected ({series[0]}, {series[1]}): the server scrapes "
-            "the same exporter twice"
-        )
-    return series[0]
+def _sums_where_both(some: Sequence[Curve], others: Sequence[Curve]) -> list[Curve]:
+    found = []
+    for one in some:
+        for other in others:
+            first_s, last_s = max(one.at_s[0], other.at_s[0]), min(one.at_s[-1], other.at_s[-1])
+            if first_s < last_s:
+                both = sum_of([one, other])
+                is_within = (both.at_s >= first_s) & (both.at_s <= last_s)
+                found.append(Curve(at_s=both.at_s[is_within], value=both.value[is_within]))
+    return found
+
+
+def _scale(zone: str, index: str, counter: Counter) -> Scale:
+    return Scale(
+        domain=Domain("cpu" if zone == "package" else "dram", index),
+        kind="counter-joules",
+        range_j=counter.range_j,
+        max_power_w=counter.max_power_w,
+    )
+
+
+def _joined(series: Sequence[RawSeries], query: str) -> tuple[RawSample, ...]:
+    """The samples of one thing, whose series follow each other: labels change as an exporter is moved, or with jobs."""
+    in_order = sorted(series, key=lambda one: one.samples[0][0])
+    for earlier, later in pairwise(in_order):
+        if later.samples[0][0] <= earlier.samples[-1][0]:
+            raise MeterError(
+                f"{query} finds two series of the same thing at the same time ({earlier}, {later}): the server scrapes "
+                "the same exporter twice; have one of its scrape jobs leave it out"
+            )
+    return tuple(sample for one in in_order for sample in one.samples)

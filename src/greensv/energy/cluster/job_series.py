@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from greensv.energy.cluster.job_reader import MANAGER, UNIT, JobOnNode, NodeReader, rapl_host
+from greensv.energy.cluster.job_reader import MANAGER, UNIT, Counter, JobOnNode, NodeReader, rapl_host
 from greensv.energy.cluster.job_split import Curve, NodeCurves
 from greensv.energy.cluster.prometheus import PrometheusClient, RawSeries, scrape_interval_s, selector_of
 from greensv.energy.cluster.raw_energy import GAP_INTERVALS, Gap
@@ -18,6 +18,8 @@ class NodeSeries:
     """The curves of a node, and how well they are known."""
 
     curves: NodeCurves
+    idle_j: tuple[Curve, ...]
+    """The machine's joules without its GPUs up to the job's end, in stretches without a break, for its idle power."""
     host_gain_uncertainty: float
     gap_s: float
     """Seconds within the job for which the machine's power was interpolated."""
@@ -60,42 +62,43 @@ def node_series(
     client: PrometheusClient,
     part: JobOnNode,
     *,
-    ranges_j: Mapping[str, float],
+    counters: Mapping[str, Counter],
     ipmi_includes_gpu: bool | None,
-    idle_lookback_s: float,
+    idle_lookback_s: float | None,
 ) -> NodeSeries:
     """Returns a node's curves over a job's time; the machine's energy also over the time before it, for its idle power.
 
     Args:
         client: the server.
         part: the job on the node.
-        ranges_j: where the RAPL counters wrap, of `package` and `dram`.
+        counters: the RAPL counters, `package` and `dram`.
         ipmi_includes_gpu: whether the power of the BMC holds that of the GPUs; None: not known.
-        idle_lookback_s: seconds before the job's end.
+        idle_lookback_s: seconds before the job's end; None: the idle power is known.
 
     Raises:
         MeterError: the machine's energy, or that of a GPU of a job, is not known, or the counters contradict.
     """
-    reader = NodeReader(client, part, idle_lookback_s=idle_lookback_s)
+    reader = NodeReader(client, part, idle_lookback_s=idle_lookback_s or 0.0)
     notes: list[str] = []
-    package_j, package_gaps = reader.rapl("package", ranges_j["package"])
-    dram_j, _ = reader.rapl("dram", ranges_j["dram"])
+    package_j, package_gaps = reader.rapl("package", counters["package"])
+    dram_j, _ = reader.rapl("dram", counters["dram"])
     jobs = reader.jobs()
     gpus_j, gpu_gaps = reader.gpus({uuid for job in jobs.values() for uuid in job.gpu_fractions})
-    host = reader.ipmi(includes_gpu=ipmi_includes_gpu, has_gpus=bool(gpus_j)) or rapl_host(
-        package_j, dram_j, package_gaps, part
-    )
+    bmc = reader.ipmi(includes_gpu=ipmi_includes_gpu, has_gpus=bool(gpus_j))
+    host = bmc or rapl_host(package_j, dram_j, package_gaps, part)
     notes.append(host.note)
     energy_j = host.energy_j
     if host.includes_gpu and gpus_j:
         energy_j, note = _without_gpus(energy_j, gpus_j.values())
         notes += [note] if note else []
+    idle_j = () if idle_lookback_s is None or bmc is not None else tuple(reader.idle_rapl(counters))
     within = [gap for gap in (*host.gaps, *gpu_gaps) if _touches(gap, part)]
     uncovered_s = _uncovered_s(energy_j, part)
     if uncovered_s > 0:
         notes.append(f"the machine's power is not known for {uncovered_s:.3g} s of the job: they are left out")
     return NodeSeries(
         curves=NodeCurves(host_j=energy_j, package_j=package_j, dram_j=dram_j, gpus_j=gpus_j, jobs=jobs),
+        idle_j=idle_j or (energy_j,),
         host_gain_uncertainty=host.gain_uncertainty,
         gap_s=sum(gap.duration_s for gap in host.gaps if gap.is_interpolated and _touches(gap, part)),
         gap_spread_w=host.spread_w,

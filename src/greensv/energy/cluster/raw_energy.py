@@ -122,3 +122,18 @@ def cumulative_j(samples: Sequence[RawSample], scale: Scale, *, interval_s: floa
         gaps += series.add([sample])
         curve.append((sample[0], series.energy_j))
     return curve, gaps
+
+
+def unbroken_j(samples: Sequence[RawSample], scale: Scale, *, interval_s: float) -> list[list[RawSample]]:
+    """Returns what `cumulative_j` does, a new curve begun after each sample at which it would raise."""
+    curves: list[list[RawSample]] = [[]]
+    series = RawEnergy(scale, interval_s=interval_s)
+    for sample in samples:
+        try:
+            series.add([sample])
+        except MeterError:
+            curves.append([])
+            series = RawEnergy(scale, interval_s=interval_s)
+        else:
+            curves[-1].append((sample[0], series.energy_j))
+    return [curve for curve in curves if len(curve) > 1]

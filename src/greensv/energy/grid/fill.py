@@ -26,30 +26,33 @@ def study_series(
     return FactorSeries(spans)
 
 
-def fill(book: CarbonBook, source: CarbonSource, region: str, charged: Iterable[ChargeSpan]) -> float:
+def fill(book: CarbonBook, source: CarbonSource, region: str, charged: Iterable[ChargeSpan]) -> tuple[float, list[str]]:
     """Asks the source for what is missing, or only estimated, of the time of `charged`; keeps and counts it.
 
     Returns:
-        Seconds that have a factor now and had none, or an estimated one, before.
+        Seconds that have a factor now and had none, or an estimated one, before; and why some may have none still.
 
     Raises:
-        ConfigError, CarbonError: the source did not tell for some period; what it told for others is kept.
+        ConfigError: the source does not know the region.
     """
     periods = [(c.started_at, c.ended_at) for c in charged]
     wanted = FactorSeries(_stored(book, source, region)).gaps(periods, with_estimated=True)
-    errors = []
+    problems = []
     for start, end in merged(wanted, slack_s=ASK_TOGETHER_S):
         try:
             # A moment is asked for, too: a charge need not last.
             factors = source.series(region, _utc(start), _utc(max(end, start + 1.0)))
         except CarbonError as error:  # another period may be known
-            errors.append(error)
+            problems.append(str(error))
         else:
             book.record(source, region, factors)
-    if errors:
-        raise errors[0]
-    left = FactorSeries(_stored(book, source, region)).gaps(periods, with_estimated=True)
-    return _length(wanted) - _length(left)
+    known = FactorSeries(_stored(book, source, region))
+    if not problems and (without := known.gaps(periods)):
+        problems.append(
+            f"{source.name} told no factor for {_length(without):,.0f} s of the study, the first at "
+            f"{_utc(without[0][0]):%Y-%m-%dT%H:%MZ}: not published yet, or further back than it tells"
+        )
+    return _length(wanted) - _length(known.gaps(periods, with_estimated=True)), problems
 
 
 def ask(source: CarbonSource, region: str, period: tuple[float, float]) -> list[FactorSpan]:

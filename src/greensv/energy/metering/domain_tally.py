@@ -26,6 +26,8 @@ class DomainEdge:
     """The variance of what was held."""
     power: EdgePower | None
     """None where it is not known yet."""
+    unheld_s: float
+    """Seconds from the last sample to the edge over which there was no power to hold yet, though there should be."""
     unit_j: float | None
     """Of a counter; None for integrated power."""
     steps: StepSums
@@ -77,7 +79,7 @@ class DomainTally:
         if before is None:
             if isinstance(sample, CounterSample) and self._meter.availability.since_process_start:
                 self._energy_j = self._gain * sample.count * sample.unit_j
-            self._own_j(sample, 0.0)
+            self._energy_j += self._own_j(sample, 0.0)
             self._mark_slope(sample)
             return []
         interval_s = sample.taken_at_s - before.taken_at_s
@@ -120,17 +122,26 @@ class DomainTally:
             held_s=late_s if is_unread else 0.0,
             held_j2=self._history.hold_j2(held, held_s=held_s),
             power=power,
+            unheld_s=0.0 if power else held_s,
             unit_j=unit_j,
             steps=self._steps,
         )
 
     def between(self, opening: DomainEdge, closing: DomainEdge, *, duration_s: float) -> Reading:
-        """Returns the joules between two edges that are `duration_s` seconds apart."""
-        read_j = closing.energy_j - opening.energy_j
+        """Returns the joules between two edges that are `duration_s` seconds apart.
+
+        Raises:
+            MeterError: a dated meter showed no new sample, so that nothing is known of what was used.
+        """
+        unheld = self._unheld_power(opening, closing)
+        unheld_s = closing.unheld_s - opening.unheld_s
+        read_j = closing.energy_j - opening.energy_j + unheld.power_w * unheld_s
         # Without a power at one edge, the window's own stands in at both: what is not known cannot be corrected for.
         mean = EdgePower(power_w=max(0.0, read_j) / duration_s if duration_s > 0 else 0.0)
         edges = (opening.power, closing.power) if opening.power and closing.power else (mean, mean)
         variance_j2 = opening.held_j2 + closing.held_j2 + closing.steps.minus(opening.steps).variance_j2
+        # A power seen at the other edge alone says little of this one: it may have been none, or twice as much.
+        variance_j2 += (unheld.power_w * unheld_s) ** 2
         if closing.unit_j is not None:
             variance_j2 += counter_edges_j2(*edges, resolution_s=self._lag_s, unit_j=self._gain * closing.unit_j)
         if self._share is not None and self._share.is_shared:
@@ -138,6 +149,17 @@ class DomainTally:
             variance_j2 += sum(edge.power_w**2 for edge in edges) * self._share.resolution_s**2 / 12
         # A window that is short against all this may come out below 0, which energy cannot be.
         return self._reading(max(0.0, read_j + lag_j(*edges, resolution_s=self._lag_s)), variance_j2)
+
+    def _unheld_power(self, opening: DomainEdge, closing: DomainEdge) -> EdgePower:
+        """Returns what is to be held at an edge at which no power was known: that of the other edge."""
+        known = opening.power or closing.power
+        about = self._meter.availability
+        if known is None and about.is_dated and (opening.unheld_s or closing.unheld_s):
+            raise MeterError(
+                f"{self.domain}: no new sample in the window: the meter's newest one is still the one it began with; "
+                f"make it longer than two of its samples are apart ({2 * about.resolution_s:.3g} s)"
+            )
+        return known or EdgePower(power_w=0.0)
 
     def _power_at_edge(self, last: Sample) -> EdgePower | None:
         if isinstance(last, PowerSample):

@@ -41,6 +41,8 @@ class Repetitions:
     """The standard deviation of one window, in joules; None for a single one."""
     uncertainty_j: float
     """The standard uncertainty of the mean, in joules: its spread, and the scale of the meters."""
+    repeatability_j: float
+    """The part of it that is not the meters' scale: what remains in a ratio of two energies of the same meters."""
     interval_j: tuple[float, float]
     """The 95 % interval of the mean, in joules."""
 
@@ -69,6 +71,7 @@ def combine_repetitions(windows: Sequence[EnergyWindow]) -> Repetitions:
         mean_j=mean_j,
         deviation_j=deviation_j,
         uncertainty_j=uncertainty_j,
+        repeatability_j=random_j,
         interval_j=(max(0.0, mean_j - half_j), mean_j + half_j),
     )
 

@@ -36,6 +36,8 @@ AUTO_HOST_METERS = MappingProxyType(
 Never a meter of the whole machine: those have to be told things (an address, a password, whether GPUs are included).
 And a study's joules would mean something else where such a meter comes or goes.
 """
+AUTO_METERS = (AUTO_GPU_METER, *AUTO_HOST_METERS)
+"""All that `auto` looks at."""
 HOST_KINDS: frozenset[DomainKind] = frozenset({"cpu", "dram"})
 NO_OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 

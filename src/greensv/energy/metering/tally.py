@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 NUM_RETRIES = 3
 GAP_INTERVALS = 3
 """Power not read for that many intervals is a gap."""
+RERUN = "the books cannot be closed with it; run the same command again to continue"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +45,10 @@ class Tally:
     def __init__(self, meter: OpenMeter, *, interval_s: float, max_failures: int) -> None:
         self.meter = meter
         self._max_failures = max_failures
-        gap_s = GAP_INTERVALS * interval_s
+        about = meter.availability
+        gap_s = GAP_INTERVALS * max(interval_s, about.poll_interval_s or 0.0, about.resolution_s)
         self._domains = {
-            domain: DomainTally(domain, meter, interval_s=interval_s, gap_s=gap_s)
-            for domain in meter.availability.domains
+            domain: DomainTally(domain, meter, interval_s=interval_s, gap_s=gap_s) for domain in about.domains
         }
         self._fault: str | None = None
         self._num_faults = 0
@@ -118,7 +119,7 @@ class Tally:
     def poll(self) -> list[str]:
         """Reads the meter once; returns what is to be noted. A failing read is noted and made up for by the next."""
         try:
-            return self._succeeded(self._read())
+            return self._succeeded(*self._read())
         except MeterError as error:
             return self._failed(error)
 
@@ -130,28 +131,34 @@ class Tally:
         if self.problem is None:
             for _ in range(NUM_RETRIES):
                 with suppress(MeterError):
-                    return self._succeeded(self._read())
+                    return self._succeeded(*self._read())
         return self.poll()
 
-    def _succeeded(self, samples: Sequence[Sample]) -> list[str]:
+    def _succeeded(self, samples: Sequence[Sample], noted: Sequence[str]) -> list[str]:
         notes = []
         if self._num_failures:
             notes.append(f"meter {self.meter.name!r} reads again after {self._num_failures} failing reads")
         self._num_failures, self._last_failure = 0, None
         self._num_good_reads += 1
-        notes += self.meter.session.notes()
+        notes += noted
         for sample in samples:
             notes += self._absorb(sample)
         return notes
 
-    def _read(self) -> Sequence[Sample]:
-        name = self.meter.name
+    def _read(self) -> tuple[Sequence[Sample], Sequence[str]]:
+        """Returns a sample of each domain and the session's notes. Whatever a meter raises is a `MeterError`."""
         try:
-            samples = self.meter.session.read()
+            samples = tuple(self.meter.session.read())
+            self._refuse_impossible(samples)
+            return samples, tuple(self.meter.session.notes())
         except MeterError:
             raise
         except Exception as error:
+            name = self.meter.name
             raise MeterError(f"meter {name!r} could not be read ({type(error).__name__}: {error})") from error
+
+    def _refuse_impossible(self, samples: Sequence[Sample]) -> None:
+        name = self.meter.name
         domains = [sample.domain for sample in samples]
         if sorted(domains) != sorted(self._domains):
             found, announced = ", ".join(map(str, domains)) or "nothing", ", ".join(map(str, self._domains))
@@ -159,7 +166,6 @@ class Tally:
         for sample in samples:
             if problem := sample_problem(sample):
                 raise MeterError(f"meter {name!r}: {problem}")
-        return samples
 
     def _failed(self, error: MeterError) -> list[str]:
         self._num_failures += 1
@@ -175,5 +181,9 @@ class Tally:
         except MeterError as error:
             self._fault = f"meter {self.meter.name!r}: {error}"
             self._num_faults += 1
+            if not self.meter.is_charged:
+                logger.warning("%s", self._fault)
+                return [self._fault]
+            self._fault = f"{self._fault}; {RERUN}"
             logger.error("%s", self._fault)
             return [self._fault]

@@ -5,7 +5,7 @@ import math
 from greensv.energy.meter import CounterSample, PowerSample
 from greensv.errors import MeterError
 
-RERUN = "the energy of that interval is unknown, so the books cannot be closed; run the same command again to continue"
+UNKNOWN = "the energy of that interval is unknown"
 
 
 def counter_step_j(before: CounterSample, now: CounterSample, *, max_power_w: float, resolution_s: float) -> float:
@@ -25,13 +25,13 @@ def counter_step_j(before: CounterSample, now: CounterSample, *, max_power_w: fl
     """
     interval_s = now.taken_at_s - before.taken_at_s
     if (before.unit_j, before.range_count) != (now.unit_j, now.range_count):
-        raise MeterError(f"{now.domain}: the counter's unit or range changed while it was read; {RERUN}")
+        raise MeterError(f"{now.domain}: the counter's unit or range changed while it was read; {UNKNOWN}")
     difference = now.count - before.count
     if now.range_count is None:
         if difference < 0:
             raise MeterError(
                 f"{now.domain}: the counter went back from {before.count} to {now.count} within {interval_s:.3g} s "
-                f"(a reset of the device, or a reload of its driver); {RERUN}"
+                f"(a reset of the device, or a reload of its driver); {UNKNOWN}"
             )
         return difference * now.unit_j
     range_j = now.range_count * now.unit_j
@@ -40,13 +40,13 @@ def counter_step_j(before: CounterSample, now: CounterSample, *, max_power_w: fl
     if energy_j > possible_j:
         raise MeterError(
             f"{now.domain}: the counter went from {before.count} to {now.count} of {now.range_count} "
-            f"within {interval_s:.3g} s; "
-            f"even a wrap-around would mean more than {max_power_w:g} W, so it was reset (as after a suspend); {RERUN}"
+            f"within {interval_s:.3g} s; even a wrap-around would mean more than {max_power_w:g} W, so it was reset "
+            f"(as after a suspend); {UNKNOWN}"
         )
     if energy_j + range_j <= possible_j:
         raise MeterError(
             f"{now.domain}: {interval_s:.3g} s passed between two readings; at up to {max_power_w:g} W the counter may "
-            f"have wrapped more than once (its range is {range_j:.4g} J); {RERUN}"
+            f"have wrapped more than once (its range is {range_j:.4g} J); {UNKNOWN}"
         )
     return energy_j
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select, text
 
+from greensv.energy.books.schema import BUSY_TIMEOUT_S
 from greensv.energy.books.tables import idle
 from greensv.energy.meter import Domain, Sample
 from greensv.energy.sharing.rows import (
@@ -40,6 +41,10 @@ logger = logging.getLogger(__name__)
 
 TTL_S = 30.0
 """A process that has been silent for so long, while others were not, is lost to them. It may come back."""
+
+_GONE_AFTER_S = BUSY_TIMEOUT_S + TTL_S
+"""Who has been silent for so long is gone even where nobody can look, as in another container: no busy database keeps a
+living process out of the books longer than its timeout."""
 
 _JOIN_LOCK = 0x67726566  # any number of our own, another than that of schema.py
 
@@ -87,12 +92,12 @@ def join(
     """
     if connection.dialect.name == "postgresql":  # two that join at once must see one another, and insert no row twice
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _JOIN_LOCK})
-    _refuse_overlaps(connection, member, meters)
+    _refuse_overlaps(connection, member, meters, now=now)
     is_alone = {}
     for domain, meter in sorted(meters.items()):
         row = lock_domain(connection, member.node, domain, meter=meter)
         others = sharers_of_domain(connection, member, domain)
-        _give_up(connection, dead := [other for other in others if other.is_dead])
+        _give_up(connection, dead := [other for other in others if _is_gone(other, now=now)])
         is_alone[domain] = len(dead) == len(others)
         if is_alone[domain]:
             row.owner_id, row.meter, row.mark = member.id, meter, None
@@ -193,6 +198,10 @@ def _roll_call(connection: Connection, member: Member, report: Report, *, now: f
     return [sharer for sharer in everyone if sharer not in gone], me
 
 
+def _is_gone(sharer: Sharer, *, now: float) -> bool:
+    return sharer.is_dead or now - sharer.beat_at > _GONE_AFTER_S
+
+
 def _give_up(connection: Connection, gone: Iterable[Sharer]) -> None:
     for sharer in gone:
         sharer.state, sharer.fraction = LOST, 0.0
@@ -247,10 +256,11 @@ def _let_in(living: Sequence[Sharer], *, num_before: int) -> None:
             sharer.state, sharer.cpu_settled_s = ACTIVE, sharer.cpu_time_s
 
 
-def _refuse_overlaps(connection: Connection, member: Member, meters: Mapping[Domain, str]) -> None:
+def _refuse_overlaps(connection: Connection, member: Member, meters: Mapping[Domain, str], *, now: float) -> None:
     for other in sharers_of_node(connection, member.node):
         for domain, meter in meters.items():
-            if domain != other.domain and domain.overlaps(other.domain) and not other.is_dead:
+            overlaps = domain != other.domain and domain.overlaps(other.domain)
+            if overlaps and not _is_gone(other, now=now):
                 raise MeterError(
                     f"process {other.holder.pid} on this machine charges {other.domain} by meter {other.meter!r}, and "
                     f"this one would charge {domain} by meter {meter!r}: the same energy twice; use the same meters in "
