@@ -8,7 +8,8 @@ Zeus with its defaults, each in processes of their own over simulated hardware: 
 Three things are measured:
 
 - *processor time* of a process that sleeps while it is metered, its child processes included, in % of one core; and by
-  how much its memory (proportional set size, with its children's) grew from before the import to the end;
+  how much its memory (proportional set size, with its children's) grew from before the tool's import to the end, torch
+  being imported already;
 - *edges*: the median and the largest time to open and to close a window;
 - *training*: steps a second of a small network, by turns with no meter, as the median ratio of the rounds.
 
@@ -16,6 +17,7 @@ What the machine does beside disturbs the last most. Prints a Markdown report.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -103,7 +105,9 @@ def run(part: str, seconds: float) -> dict[str, float]:
 
 
 def rest(tool: str, seconds: float) -> dict[str, float]:
-    """Sleeps while it is metered."""
+    """Sleeps while it is metered. torch is there already, as in any program that trains."""
+    import torch  # noqa: F401
+
     before_mb = memory_mb()
     with TOOLS[tool]() as window:
         time.sleep(SETTLE_S)
@@ -219,8 +223,9 @@ def children(pid: int | None = None) -> list[int]:
     """Returns the living descendants of a process."""
     found: list[int] = []
     for tasks in Path(f"/proc/{pid or os.getpid()}/task").glob("*/children"):
-        for child in map(int, tasks.read_text().split()):
-            found += [child, *children(child)]
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            for child in map(int, tasks.read_text().split()):
+                found += [child, *children(child)]
     return found
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from greensv.config.load import validate
 from greensv.energy.meter import Availability, Domain, DomainKind, Meter, MeterRequest
 from greensv.energy.metering.choice import Choice, chosen_domains, refuse_overlaps, with_roles
 from greensv.energy.metering.tally import OpenMeter
@@ -160,6 +159,8 @@ def _options(meter: Meter, raw: Mapping[str, Any]) -> Any:
         return None
     if not raw:
         return meter.options_type()  # without loading what checks the options of users
+    from greensv.config.load import validate  # loads every table of study.toml
+
     options, problems = validate(meter.options_type, raw, where=where)
     if problems:
         raise ConfigError("; ".join(map(str, problems)))
