@@ -9,7 +9,7 @@ from greensv.units import format_duration, format_energy, j_from_kwh
 if TYPE_CHECKING:
     from rich.table import Table
 
-NETWORK_WIDTH = 17
+NETWORK_WIDTH = 10
 UNCERTAINTY_NOTE = "±: standard uncertainty (68 %)"
 
 
