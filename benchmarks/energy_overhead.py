@@ -31,7 +31,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from energy_tools import TESTS, make_hardware
+from side_by_side.hardware import make_hardware
+from side_by_side.tools import TESTS
 
 NUM_EDGES = 300
 SETTLE_S = 2.0

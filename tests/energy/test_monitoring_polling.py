@@ -80,6 +80,103 @@ def test_a_meter_read_often_is_given_as_long_to_recover_as_others(clock):
         monitor.check()
 
 
+def follow(monitor: Monitor, clock: ScriptedClock, seconds: float) -> None:
+    """As the polling thread where reads may fail: whatever is due, when it is due."""
+    end_s = clock() + seconds
+    while clock() + monitor.wait_s < end_s + 1e-6:
+        clock.advance(monitor.wait_s)
+        monitor.advance()
+
+
+class Outage:
+    """A counter at 100 W that cannot be read before `until_s`; notes when it was tried."""
+
+    def __init__(self, clock: ScriptedClock) -> None:
+        self.until_s = 0.0
+        self.tried_at_s: list[float] = []
+        self._clock = clock
+        self._started_s = clock()
+
+    def samples(self):
+        self.tried_at_s.append(round(self._clock() - self._started_s, 6))
+        if self._clock() < self._started_s + self.until_s:
+            raise MeterError("bus error")
+        count = round(100e6 * (self._clock() - self._started_s))
+        return [CounterSample(domain=CPU, taken_at_s=self._clock(), count=count, unit_j=1e-6)]
+
+
+def test_a_read_that_fails_is_tried_again_after_a_tenth_of_the_interval(clock):
+    outage = Outage(clock)
+    monitor = Monitor([open_scripted(ScriptedSession(outage.samples), poll_interval_s=0.5)], clock=clock)
+    monitor.poll()
+    outage.until_s = 0.58
+    follow(monitor, clock, 1.5)
+    assert outage.tried_at_s == pytest.approx([0, 0.5, 0.55, 0.6, 1.0, 1.5])
+    assert monitor.notes == ("a read failed: bus error", "meter 'scripted' reads again after 1 failing read")
+
+
+def test_a_meter_that_keeps_failing_is_tried_three_times_between_two_intervals(clock):
+    outage = Outage(clock)
+    monitor = Monitor([open_scripted(ScriptedSession(outage.samples))], clock=clock, max_failures=3)
+    monitor.poll()
+    outage.until_s = 100.0
+    follow(monitor, clock, 2.5)
+    assert outage.tried_at_s == pytest.approx([0, 1.0, 1.1, 1.2, 1.3, 2.0, 2.1, 2.2, 2.3])
+    monitor.check()  # further tries are no further failures
+    follow(monitor, clock, 3)
+    assert outage.tried_at_s[9:] == pytest.approx([3.0, 4.0, 5.0])  # given up: tried at its interval only
+    with pytest.raises(MeterError, match="5 times in a row"):
+        monitor.check()
+
+
+def test_other_meters_and_observers_keep_their_times_while_one_is_tried_again(clock):
+    outage = Outage(clock)
+    gauge = ScriptedSession(Gauge(clock, domain=GPU).samples)
+    monitor = Monitor(
+        [
+            open_scripted(ScriptedSession(outage.samples)),
+            open_scripted(gauge, name="often", domains=[GPU], poll_interval_s=0.125),
+        ],
+        clock=clock,
+    )
+    told: list[float] = []
+    monitor.add_observer(lambda readings: told.append(clock()))
+    monitor.poll()
+    outage.until_s = 1.25
+    follow(monitor, clock, 3)
+    assert outage.tried_at_s == pytest.approx([0, 1.0, 1.1, 1.2, 1.3, 2.0, 3.0])
+    assert gauge.num_reads == 1 + 3 * 8
+    assert told == pytest.approx([1001, 1002, 1003])
+
+
+def test_nothing_is_tried_again_where_a_window_has_read_in_between(clock):
+    outage = Outage(clock)
+    monitor = Monitor([open_scripted(ScriptedSession(outage.samples))], clock=clock)
+    monitor.poll()
+    outage.until_s = 1.05
+    follow(monitor, clock, 1)
+    clock.advance(0.06)
+    with monitor.window("work") as window:
+        monitor.advance()
+    assert window.result.energy_j == 0
+    assert outage.tried_at_s == pytest.approx([0, 1.0, 1.06, 1.06])  # the window's two edges
+
+
+def test_the_thread_tries_a_read_again(clock):
+    read = threading.Event()
+
+    def samples():
+        if session.num_reads == 2:
+            raise MeterError("once")
+        if session.num_reads == 3:
+            read.set()
+        return [PowerSample(domain=CPU, taken_at_s=clock(), power_w=0.0)]
+
+    session = ScriptedSession(samples)
+    with Monitor([open_scripted(session)], clock=clock, interval_s=0.2):
+        assert read.wait(WAIT_S)
+
+
 def test_an_edge_that_fails_is_read_again_at_once(clock):
     counter = Counter(clock)
     failures = [MeterError("once")]

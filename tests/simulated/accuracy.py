@@ -26,7 +26,7 @@ GAIN_UNCERTAINTY = 0.05
 LOW_W, HIGH_W = 100.0, 300.0
 LONGEST_LEAD_S = 8.0
 WRAP_S = 30.0
-LATEST_TICK_S = 0.005
+LATEST_WAKE_S = 0.005
 """A thread wakes up late by up to that much."""
 
 
@@ -93,6 +93,7 @@ def _wraps(rng: random.Random, opens_s: float, closes_s: float) -> Scene:
 
 
 def _lost(rng: random.Random, opens_s: float, closes_s: float) -> Scene:
+    """Each read fails with probability 0.1, whatever became of those before: so does each further try of one."""
     curve = _bursts(rng, opens_s, closes_s).curve
     return Scene(curve=curve, fails=lambda now_s: now_s > 0 and rng.random() < 0.1)
 
@@ -138,8 +139,8 @@ class Outcome:
 def measure(hardware: str, scene: str, *, window_s: float, gain: float, rng: random.Random) -> Outcome:
     """Opens a window of `window_s` to one second more over a scene, on a simulated clock; returns what came of it.
 
-    The monitor is driven as its thread drives it: `tick` each `tick_s` or a little later. Sensors, window and ticks
-    are at random to one another.
+    The monitor is driven as its thread drives it: `advance` after each `wait_s` or a little later. Sensors, window and
+    polls are at random to one another.
     """
     kind = HARDWARE[hardware]
     clock = ScriptedClock(0.0)
@@ -168,14 +169,14 @@ def measure(hardware: str, scene: str, *, window_s: float, gain: float, rng: ran
     meter = OpenMeter(name=hardware, quality="measured", session=session, availability=about)
     monitor = Monitor([meter], clock=clock)
     monitor.poll()
-    next_tick_s = clock() + monitor.tick_s
+    next_s = clock() + monitor.wait_s
 
     def pass_time(until_s: float) -> None:
-        nonlocal next_tick_s
-        while next_tick_s < until_s:
-            clock.now_s = next_tick_s
-            monitor.tick()
-            next_tick_s += monitor.tick_s + rng.uniform(0, LATEST_TICK_S)
+        nonlocal next_s
+        while next_s < until_s:
+            clock.now_s = next_s
+            monitor.advance()
+            next_s += monitor.wait_s + rng.uniform(0, LATEST_WAKE_S)
         clock.now_s = until_s
 
     pass_time(opens_s)

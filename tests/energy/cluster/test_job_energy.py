@@ -120,6 +120,18 @@ HISTORY = [
     *job("820", 4500, 6000, cores=1, memory_bytes=1e9, hostname="reset"),
     rapl("reset", at(0, 900, lambda t: 150_000 + 60 * t)),
     rapl("reset", at(1500, 6300, lambda t: (100 * (t - 1500)) % RANGE_J), path="q"),
+    # Exporters that two scrape jobs asked for the first half hour, at rest at 60 W; then a job of 100 W.
+    *job("825", 4500, 6000, cores=1, memory_bytes=1e9, hostname="once-twice"),
+    rapl("once-twice", at(0, 6300, lambda t: (60 * t + 40 * max(0, t - HOUR)) % RANGE_J), job="a"),
+    rapl("once-twice", at(5, HOUR / 2, lambda t: 60 * t), job="b"),
+    *job("826", 4500, 6000, cores=1, memory_bytes=1e9, hostname="bmc-twice"),
+    *(
+        Series(
+            f'ceems_ipmi_dcmi_current_watts{{hostname="bmc-twice",job="{name}"}}',
+            at(from_s, to_s, lambda t: 60.0 if t < HOUR else 100.0),
+        )
+        for name, from_s, to_s in (("a", 0, HOUR / 2), ("b", 5, 6300))
+    ),
     # Memory of 50 W, not scraped for 200 s within a job.
     *job("830", 0, 1200, cores=1, memory_bytes=1e9, hostname="gap"),
     rapl("gap", without(at(0, HOUR, lambda t: 100 * t), 600, 801)),
@@ -240,6 +252,13 @@ def test_an_exporter_that_two_scrape_jobs_ask_is_not_counted_twice(client: Prome
     with pytest.raises(MeterError, match="scrapes the same exporter twice"):
         job_energy(client, "800", JobOptions(idle_w=0.0), end_s=END)
     assert job_energy(client, "810", JobOptions(idle_w=0.0), end_s=END).energy_j == pytest.approx(100 * 600)
+
+
+@pytest.mark.parametrize("name", ["825", "826"])
+def test_an_exporter_that_was_asked_twice_before_a_job_only_is_not_in_the_way(client: PrometheusClient, name):
+    (node,) = job_energy(client, name, JobOptions(), end_s=END).nodes
+    assert node.host_j == pytest.approx(100 * 1500)
+    assert node.idle_w == pytest.approx(60)
 
 
 @pytest.mark.parametrize(("idle_w", "expected_w"), [(None, 60.0), (30.0, 30.0)])

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greensv.energy.meter import CounterSample, Domain, PowerSample
@@ -52,6 +52,7 @@ def test_a_counter_that_changes_its_range_is_an_error():
         step_j(counter(10, 0.0), counter(11, 1.0, range_count=100))
 
 
+@settings(deadline=None)
 @given(
     start=st.integers(0, RANGE_UJ - 1),
     steps=st.lists(st.tuples(st.integers(0, 900_000_000), st.floats(0.9, 10)), min_size=1, max_size=20),
@@ -65,6 +66,7 @@ def test_energies_below_the_possible_power_are_recovered_across_any_wraps(start,
     assert total_j == pytest.approx(sum(energy for energy, _ in steps) * 1e-6)
 
 
+@settings(deadline=None)
 @given(before=st.integers(0, RANGE_UJ), now=st.integers(0, RANGE_UJ), interval_s=st.floats(0, 1000))
 def test_a_step_is_never_negative_nor_beyond_the_possible_power(before, now, interval_s):
     try:

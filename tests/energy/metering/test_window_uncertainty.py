@@ -3,7 +3,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greensv.energy.meter import Domain
@@ -68,6 +68,7 @@ def test_rare_jumps_cost_a_twelfth_and_samples_without_memory_a_half(neighbours,
     assert sums.variance_j2 == pytest.approx(50 * expected, rel=0.06)
 
 
+@settings(deadline=None)
 @given(st.floats(-0.6, 0.1))
 def test_the_cost_of_a_step_grows_as_samples_forget_each_other(neighbours):
     less = StepSums(squares_j2=1.0, neighbours_j2=neighbours + 0.01)
@@ -104,7 +105,7 @@ def test_a_gap_costs_more_where_power_was_seen_to_change_even_between_equal_ends
         busy.add(*((100.0, 200.0) if second % 2 else (200.0, 100.0)), interval_s=1.0)
     assert 0 < steady.gap_j2(100.0, 100.0, interval_s=4.0) < busy.gap_j2(100.0, 100.0, interval_s=4.0) / 10
     # Saturated: two samples that are each as likely 100 W as 200 W differ by 5000 W² on average.
-    assert busy.gap_j2(100.0, 100.0, interval_s=4.0) == pytest.approx((5000 + 100**2 * 4 / 104) * 4**2 / 6)
+    assert busy.gap_j2(100.0, 100.0, interval_s=4.0) == pytest.approx(5000 * 4**2 / 6)
 
 
 def test_a_gap_before_anything_was_seen_may_hold_a_change_as_large_as_the_power():

@@ -6,7 +6,6 @@ dcgm-exporter.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -82,7 +81,7 @@ class NodeReader:
                 "theirs differs from one make to another; say it with --ipmi-includes-gpu or --ipmi-excludes-gpu "
                 "(a node at rest tells: compare its power with that of its GPUs)"
             )
-        samples = _joined(series, query)
+        samples = self._joined(series, query)
         scale = Scale(domain=Domain("node"), kind="power-watts")
         curve, gaps = cumulative_j(samples, scale, interval_s=self._part.interval_s)
         powers_w = [value for _, value in samples]
@@ -134,7 +133,7 @@ class NodeReader:
         for one in self._client.raw(query, duration_s=duration_s, end_s=self._end_s):
             if one.samples:
                 found.setdefault(one.labels.get("index", "all"), []).append(one)
-        return {index: _joined(series, query) for index, series in found.items()}
+        return {index: self._joined(series, query) for index, series in found.items()}
 
     def jobs(self) -> Mapping[str, JobCurves]:
         """Returns every job of the node."""
@@ -185,7 +184,7 @@ class NodeReader:
         for one in self._client.raw(query, duration_s=self._long_s, end_s=self._end_s):
             if label in one.labels and one.samples:
                 found.setdefault(one.labels[label], []).append(one)
-        return {value: _joined(series, query) for value, series in found.items()}
+        return {value: self._joined(series, query) for value, series in found.items()}
 
     def _gpu_fractions(self) -> Mapping[str, Mapping[str, float]]:
         query = selector_of(f"{UNIT}_gpu_index_flag", manager=MANAGER, hostname=self._part.hostname)
@@ -205,6 +204,27 @@ class NodeReader:
             if one.samples:
                 found.setdefault(one.labels.get("uuid", ""), []).extend(one.samples)
         return {uuid: sorted(samples) for uuid, samples in found.items()}
+
+    def _joined(self, series: Sequence[RawSeries], query: str) -> tuple[RawSample, ...]:
+        """Joins the series of one thing. They follow each other: labels change as an exporter is moved, or with jobs.
+
+        Before the job, of two series at the same time the one that began later has to wait for the other's end.
+
+        Raises:
+            MeterError: there are two at the same time within the job.
+        """
+        first, *others = sorted(series, key=lambda one: one.samples[0][0])
+        samples, latest = list(first.samples), first
+        for one in others:
+            until_s = samples[-1][0]
+            if one.samples[0][0] <= until_s and min(until_s, one.samples[-1][0]) >= self._end_s - self._job_s:
+                raise MeterError(
+                    f"{query} finds two series of the same thing at the same time ({latest}, {one}): the server "
+                    "scrapes the same exporter twice; have one of its scrape jobs leave it out"
+                )
+            samples += [sample for sample in one.samples if sample[0] > until_s]
+            latest = one if one.samples[-1][0] > until_s else latest
+        return tuple(samples)
 
 
 def rapl_host(package_j: Curve | None, dram_j: Curve | None, gaps: tuple[Gap, ...], part: JobOnNode) -> Host:
@@ -248,15 +268,3 @@ def _scale(zone: str, index: str, counter: Counter) -> Scale:
         range_j=counter.range_j,
         max_power_w=counter.max_power_w,
     )
-
-
-def _joined(series: Sequence[RawSeries], query: str) -> tuple[RawSample, ...]:
-    """The samples of one thing, whose series follow each other: labels change as an exporter is moved, or with jobs."""
-    in_order = sorted(series, key=lambda one: one.samples[0][0])
-    for earlier, later in pairwise(in_order):
-        if later.samples[0][0] <= earlier.samples[-1][0]:
-            raise MeterError(
-                f"{query} finds two series of the same thing at the same time ({earlier}, {later}): the server scrapes "
-                "the same exporter twice; have one of its scrape jobs leave it out"
-            )
-    return tuple(sample for one in in_order for sample in one.samples)

@@ -1,6 +1,7 @@
 """The running joules of one open meter, by domain."""
 
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ __all__ = ["OpenMeter", "Reading", "Tally", "TallyEdge"]
 
 logger = logging.getLogger(__name__)
 
-NUM_RETRIES = 3
+EDGE_PAUSES_S = (0.0, 0.001, 0.004)
+"""Before each further try of a read at the edge of a window. What disturbs it may last longer than a read takes."""
 GAP_INTERVALS = 3
 """Power not read for that many intervals is a gap."""
 RERUN = "the books cannot be closed with it; run the same command again to continue"
@@ -123,21 +125,36 @@ class Tally:
         except MeterError as error:
             return self._failed(error)
 
+    def retry(self) -> list[str]:
+        """Reads the meter again whose latest `poll` failed. One that fails again counts as the same failure.
+
+        Nothing is done where it was read in the meantime, as at the edge of a window.
+        """
+        if self._last_failure is None:
+            return []
+        try:
+            return self._succeeded(*self._read())
+        except MeterError as error:
+            self._last_failure = error
+            return []
+
     def poll_edge(self) -> list[str]:
-        """As `poll` for the edge of a window, which no later read makes up for: one that fails is tried again at once.
+        """As `poll` for the edge of a window, which no later read makes up for: one that fails is tried again thrice.
 
         Not where the meter is given up already: trying may take its time.
         """
         if self.problem is None:
-            for _ in range(NUM_RETRIES):
+            for pause_s in EDGE_PAUSES_S:
                 with suppress(MeterError):
                     return self._succeeded(*self._read())
+                time.sleep(pause_s)
         return self.poll()
 
     def _succeeded(self, samples: Sequence[Sample], noted: Sequence[str]) -> list[str]:
         notes = []
         if self._num_failures:
-            notes.append(f"meter {self.meter.name!r} reads again after {self._num_failures} failing reads")
+            reads = "read" if self._num_failures == 1 else "reads"
+            notes.append(f"meter {self.meter.name!r} reads again after {self._num_failures} failing {reads}")
         self._num_failures, self._last_failure = 0, None
         self._num_good_reads += 1
         notes += noted

@@ -115,7 +115,7 @@ class PowerHistory:
         """Returns the mean square change of power to be expected over `interval_s`, in W².
 
         It grows with time, as it did so far, up to that of two samples that are each as likely the lowest power seen as
-        the highest. That none was seen does not exclude a change: one as large as `power_w` itself is added as if it
+        the highest. That none was seen does not exclude a change: it is at least as if one as large as `power_w` itself
         had been the next thing to come, which weighs less the longer the power was seen.
         """
         seen_w2 = 0.0
@@ -124,7 +124,7 @@ class PowerHistory:
             seen_w2 = min(grown_w2, (self._highest_w - self._lowest_w) ** 2 / 2)
         if interval_s <= 0:
             return 0.0
-        return seen_w2 + power_w**2 * interval_s / (self._observed_s + interval_s)
+        return max(seen_w2, power_w**2 * interval_s / (self._observed_s + interval_s))
 
     def gap_j2(self, before_w: float, now_w: float, *, interval_s: float) -> float:
         """Returns the variance of a trapezoid over a stretch without samples: equal ends do not mean equal between.

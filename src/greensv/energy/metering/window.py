@@ -1,10 +1,11 @@
 """Energy windows: the joules between two moments."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from greensv.energy.metering.reading import Reading, total_uncertainty_j
-from greensv.energy.metering.tally import TallyEdge
+from greensv.energy.metering.tally import Tally, TallyEdge
 from greensv.errors import MeterError
 
 COVERAGE_FACTOR = 1.96
@@ -77,3 +78,43 @@ class Edge:
     at_s: float
     tallies: tuple[TallyEdge, ...]
     num_notes: int
+
+
+def window_between(
+    name: str, edge: Edge, tallies: Sequence[Tally], *, now_s: float, notes: Sequence[str]
+) -> EnergyWindow:
+    """Returns the window from an edge to now, the meters having been read just before.
+
+    Args:
+        name: the window's.
+        edge: what was known when it opened.
+        tallies: the meters, in the edge's order.
+        now_s: the moment, on the clock of the edge.
+        notes: what went wrong with the meters since it opened.
+
+    Raises:
+        MeterError: a meter whose joules are charged cannot tell those of the window.
+    """
+    readings: list[Reading] = []
+    noted = list(notes)
+    for tally, opening in zip(tallies, edge.tallies, strict=True):
+        try:
+            if tally.meter.is_charged and tally.problem is not None:
+                raise MeterError(tally.problem) from tally.failure
+            found, held = tally.since(opening, now_s)
+        except MeterError as error:
+            if tally.meter.is_charged:
+                known_j = tally.known_since(opening)
+                raise MeterError(f"energy window {name!r}: {error}; it had read {known_j:.6g} J by then") from error
+            noted.append(f"left out of the window: {error}")
+        else:
+            readings += found
+            noted += held
+    return EnergyWindow(
+        name=name,
+        started_at=edge.started_at,
+        duration_s=now_s - edge.at_s,
+        readings=tuple(reading for reading in readings if reading.role == "charged"),
+        others=tuple(reading for reading in readings if reading.role != "charged"),
+        notes=tuple(dict.fromkeys(noted)),
+    )
