@@ -1,6 +1,9 @@
-"""What a network costs before it runs: parameters, multiply-accumulates, activations. Counted without computing."""
+"""What a network costs before it runs: parameters, multiply-accumulates, activations, layers; and what it keeps.
 
-from collections.abc import Callable, Iterator
+Counted without computing, on no device.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -29,7 +32,12 @@ class Complexity:
     macs: int
     """Multiply-accumulates of all matrix products and convolutions of the extractor."""
     activations: int
-    """Values that convolutions and linear layers put out: what must be stored for the gradients, and moved."""
+    """Values that convolutions and linear layers put out."""
+    num_layers: int
+    """How often a convolution or a linear layer runs: the depth, each run costing time of its own however small."""
+    kept_values: int
+    """Values that a training step keeps for the gradients, weights not counted: what it needs memory for, and moves."""
+    embedding_dim: int
     num_frames: int = NUM_FRAMES
     num_speakers: int = NUM_SPEAKERS
 
@@ -51,13 +59,16 @@ def describe_network(
     """
     with torch.device("meta"):
         network = build()
-    size = num_parameters(network)
-    macs, activations = _count(network, num_features=features.num_features, num_frames=num_frames)
+    size, embedding_dim = num_parameters(network), int(network.embedding_dim)  # type: ignore[arg-type]
+    counts = _count(network, num_features=features.num_features, num_frames=num_frames)
     return Complexity(
         num_parameters=size,
-        num_parameters_with_head=size + num_speakers * int(network.embedding_dim),  # type: ignore[arg-type]
-        macs=macs,
-        activations=activations,
+        num_parameters_with_head=size + num_speakers * embedding_dim,
+        macs=counts.macs,
+        activations=sum(counts.outputs),
+        num_layers=len(counts.outputs),
+        kept_values=max(counts.kept_values, sum(counts.outputs)),
+        embedding_dim=embedding_dim,
         num_frames=num_frames,
         num_speakers=num_speakers,
     )
@@ -74,22 +85,62 @@ def count_macs(network: nn.Module, *, num_features: int, num_frames: int = NUM_F
     Those are half the FLOPs torch counts: convolutions, linear layers and other matrix products. Element-wise
     operations are left out, as everywhere in the field.
     """
-    return _count(network, num_features=num_features, num_frames=num_frames)[0]
+    return _count(network, num_features=num_features, num_frames=num_frames).macs
 
 
 def count_activations(network: nn.Module, *, num_features: int, num_frames: int = NUM_FRAMES) -> int:
     """Returns how many values the network's convolutions and linear layers put out for one item."""
-    return _count(network, num_features=num_features, num_frames=num_frames)[1]
+    return sum(_count(network, num_features=num_features, num_frames=num_frames).outputs)
 
 
-def _count(network: nn.Module, *, num_features: int, num_frames: int) -> tuple[int, int]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counts:
+    """What one item costs; `outputs` are the values that each layer puts out, in the order they run."""
+
+    macs: int
+    outputs: list[int]
+    kept_values: int
+
+
+def _count(network: nn.Module, *, num_features: int, num_frames: int) -> _Counts:
     # The tensors' shapes are enough; meta copies take no memory and leave the network as it is.
-    tensors = (*network.named_parameters(), *network.named_buffers())
-    shadows = {name: tensor.detach().to("meta") for name, tensor in tensors}
+    shadows = {name: tensor.detach().to("meta") for name, tensor in network.named_buffers()}
+    for name, parameter in network.named_parameters():
+        shadows[name] = parameter.detach().to("meta").requires_grad_(parameter.requires_grad)
     item = torch.empty(1, num_frames, num_features, device="meta")
-    with _evaluating(network), _recording_outputs(network) as sizes, FlopCounterMode(display=False) as counter:
+    with (
+        _evaluating(network),
+        torch.enable_grad(),
+        _recording_outputs(network) as sizes,
+        _recording_kept(shadows.values()) as kept,
+        FlopCounterMode(display=False) as counter,
+    ):
         functional_call(network, shadows, (item, None))
-    return counter.get_total_flops() // 2, sum(sizes)
+    num_kept = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) // item.element_size()
+    return _Counts(macs=counter.get_total_flops() // 2, outputs=sizes, kept_values=num_kept)
+
+
+@contextmanager
+def _recording_kept(weights: Iterable[Tensor]) -> Iterator[dict[int, Tensor]]:
+    """Yields the tensors that autograd saves in the block, by their storage: each counts once, weights do not.
+
+    In evaluation mode the same are saved as in training mode, but for the masks of dropout.
+    """
+    known = {_storage_id(tensor) for tensor in weights}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if _storage_id(tensor) not in known:
+            kept.setdefault(_storage_id(tensor), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield kept
+
+
+def _storage_id(tensor: Tensor) -> int:
+    identity: int = tensor.untyped_storage()._cdata
+    return identity
 
 
 @contextmanager

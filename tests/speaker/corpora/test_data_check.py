@@ -197,7 +197,7 @@ def test_an_undecodable_file_of_a_pair_is_a_problem(corpus: Corpus, check: Check
     found = check(corpus, is_decoded=True)
     assert found.problems == (
         f"1 of 4 files of protocol dev cannot be decoded, such as {corpus.dev.utterances.paths[2]}, which is damaged: "
-        "samples are missing at its end; replace them or take them off the lists",
+        "samples are missing at its end; replace them, or remove them, also from the lists",
     )
 
 

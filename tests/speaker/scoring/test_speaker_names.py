@@ -38,3 +38,12 @@ def test_speakers_are_read_from_utt2spk(tmp_path: Path) -> None:
     path.write_text("a x y\n")
     with pytest.raises(DataError, match="utt2spk:1: found 'a x y'"):
         read_speakers(path, ("a",))
+
+
+def test_audio_files_are_found_by_the_wav_scp_beside_utt2spk(tmp_path: Path) -> None:
+    (tmp_path / "utt2spk").write_text("a x\nb y\n")
+    (tmp_path / "wav.scp").write_text("a audio/x/a 1.opus\nb\taudio/y/b.opus\nc audio/z/c.opus\n")
+    found = read_speakers(tmp_path / "utt2spk", ("audio/y/b.opus", "a", "audio/x/a 1.opus"))
+    assert found.tolist() == [1, 0, 0]
+    with pytest.raises(DataError, match=r"tells no speaker of 1 of 2 utterances \(audio/z/c\.opus\)"):
+        read_speakers(tmp_path / "utt2spk", ("a", "audio/z/c.opus"))

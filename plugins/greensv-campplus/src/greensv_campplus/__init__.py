@@ -1,8 +1,7 @@
 """`campplus`: CAM++, a densely connected time delay network whose layers mask their output by its context.
 
 Wang et al. 2023, "CAM++: A Fast and Efficient Network for Speaker Verification Using Context-Aware Masking",
-arXiv 2303.00332. Written from the paper, not from anybody's code; README.md says what the paper leaves open, and what
-was chosen.
+arXiv 2303.00332. Written from what is published about it, not from anybody's code; README.md says what is assumed.
 """
 
 from collections.abc import Iterable

@@ -199,5 +199,5 @@ def _undecodable(name: str, part: PartCheck, *, num_allowed: float) -> list[str]
         return []
     return [
         f"{num_files:,} of {part.num_utterances:,} files of {name} cannot be decoded, such as "
-        f"{unusable[0].examples[0]}, which {unusable[0].reason}; replace them or take them off the lists"
+        f"{unusable[0].examples[0]}, which {unusable[0].reason}; replace them, or remove them, also from the lists"
     ]

@@ -25,6 +25,8 @@ def speakers_of_names(names: Sequence[str]) -> NDArray[np.int32] | None:
 def read_speakers(path: Path, names: Sequence[str]) -> NDArray[np.int32]:
     """Returns a number for the speaker of each name as a Kaldi `utt2spk` tells it; other lines of it are ignored.
 
+    A name may also be the audio file of an utterance, as a `wav.scp` beside the `utt2spk` writes it.
+
     Raises:
         DataError: naming the file, and the line where there is one: it cannot be read, a line is not an utterance and a
             speaker, or a name has no speaker or two.
@@ -38,6 +40,7 @@ def read_speakers(path: Path, names: Sequence[str]) -> NDArray[np.int32]:
             raise DataError(
                 f"{path}:{number}: {words[0]!r} has two speakers, {speaker_of[words[0]]!r} and {words[1]!r}"
             )
+    _add_audio_files(speaker_of, path.with_name("wav.scp"))
     missing = [name for name in names if name not in speaker_of]
     if missing:
         raise DataError(
@@ -45,6 +48,15 @@ def read_speakers(path: Path, names: Sequence[str]) -> NDArray[np.int32]:
             f"{', …' if len(missing) > 3 else ''}); add them, or leave out --speakers"
         )
     return _numbers([speaker_of[name] for name in names])
+
+
+def _add_audio_files(speaker_of: dict[str, str], wav_scp: Path) -> None:
+    if not wav_scp.exists():
+        return
+    for line in read_lines(wav_scp):
+        match line.split(maxsplit=1):
+            case [utterance, audio] if utterance in speaker_of:
+                speaker_of.setdefault(audio.rstrip(), speaker_of[utterance])
 
 
 def _numbers(speakers: Sequence[str]) -> NDArray[np.int32]:
