@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from greensv.cli.reports import try_to_write_report
+from greensv.search.storage import open_storage
+from greensv.search.study import load
 from greensv.speaker.dataset import ignore_progress
 from tiny.plugin import TinyDataset, TinyOptions
 from tiny.study import FULL_STEPS
@@ -73,6 +76,20 @@ def test_a_retraining_rewrites_the_report(greensv, searched: Path):
     budget = json.loads(greensv("budget", "--json").out)
     assert budget["retrain"]["by_purpose"]["report"] > 0
     assert 0 < budget["retrain"]["uncertainty_kwh"] < 0.05 * budget["retrain"]["spent_kwh"]
+
+
+def test_a_report_says_why_the_search_ended_until_it_goes_on(greensv, study_file: Path, tmp_path: Path):
+    report = tmp_path / "runs" / "tiny" / "report.html"
+    assert greensv("search", study_file, "--budget-kwh", 0.01, "--max-trials", 1).code == 0
+    report.unlink()
+    assert greensv("retrain", "--trial", 0, "--budget-kwh", 0.01).code == 0
+    assert "The search ended: 1 trials were run." in report.read_text(encoding="utf-8")
+    storage, ledger = open_storage("sqlite:///runs/greensv.db", create=False)
+    study = load("tiny", storage)
+    study.optuna.enqueue_trial({})  # a search went on, and was killed before it ended
+    try_to_write_report(study, ledger, report.parent)
+    storage.engine.dispose()
+    assert "The search ended" not in report.read_text(encoding="utf-8")
 
 
 def test_with_json_standard_output_holds_the_results_alone(greensv, searched: Path):

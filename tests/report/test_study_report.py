@@ -1,5 +1,7 @@
 import dataclasses
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -330,3 +332,47 @@ def test_a_report_shows_what_was_retrained_and_its_account(tmp_path: Path):
     assert ["1, seed 4", "cpu", "50.00", "–", "–", "–", "–", "–", "–", "3"] in rows
     assert "Carbon of retraining: 0.616 g" in html
     assert "Retrained" not in written(make(*TRIALS), tmp_path)
+
+
+def test_a_trial_without_figures_shows_why_in_their_place(tmp_path: Path):
+    failed = TrialRecord(number=9, state="failed", params={"width": 1}, reason="diverged", charged_energy_kwh=0.001)
+    ended_early = dataclasses.replace(trial(8, 0.4, 0.002), state="interrupted", reason="Ctrl-C")
+    rows = Rows(written(make(*TRIALS, failed, ended_early), tmp_path)).rows
+    assert ["9", "width=1", "–", "–", "failed: diverged", "1 Wh", "–"] in rows
+    assert any(row[:2] == ["8", "width=10 interrupted: Ctrl-C"] and "40.00" in row for row in rows)
+
+
+def test_the_tables_fit_a_window_of_1100_pixels(tmp_path: Path):
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    shape = {"blocks": [3, 4, 16, 3], "channels": [32, 64, 128, 256]}
+    known = [
+        dataclasses.replace(
+            trial,
+            summary=shape,
+            params={"block": "basic-2"},
+            data_wait_energy_kwh=1e-6,
+            train_energy_uncertainty_kwh=0.000123,
+            measured_uncertainty_kwh=0.0000123,
+            charged_uncertainty_kwh=0.0000123,
+            net_energy_kwh=0.000321,
+            net_uncertainty_kwh=0.0000123,
+            reference_units=1234.5,
+            reference_units_uncertainty=12.3,
+            carbon_g=0.0575,
+        )
+        for trial in TRIALS
+    ]
+    failed = TrialRecord(number=9, state="failed", params={"width": 1}, reason="too dear " * 20)
+    path = write_report(make(*known, failed), tmp_path / "report.html")
+    tell_width = "<script>document.title = `${document.documentElement.scrollWidth} ${[...document.querySelectorAll"
+    tell_width += "('.scroll')].map(e => e.scrollWidth - e.clientWidth)}`</script></body>"
+    path.write_text(path.read_text(encoding="utf-8").replace("</body>", tell_width), encoding="utf-8")
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--window-size=1100,900", "--dump-dom", path.as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    found = re.search(r"<title>(\d+) ([\d,]+)</title>", shown)
+    assert found is not None, shown[:500]
+    assert int(found[1]) <= 1100
+    assert found[2] == "0,0", "no table is wider than its place"

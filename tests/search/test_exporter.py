@@ -12,8 +12,10 @@ import pytest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from greensv.energy.books.schema import transaction
 from greensv.energy.grid.book import CarbonBook
 from greensv.energy.grid.series import ChargeSpan
+from greensv.energy.grid.watch import CarbonWatch
 from greensv.errors import ConfigError
 from greensv.search.events import Event, JobOpened, TrialEnded, TrialStarted
 from greensv.search.exporter import Address, RunningJob, exported
@@ -201,6 +203,18 @@ def test_the_charges_are_read_the_less_often_the_longer_that_takes(search: Searc
         now_s = at_s
         assert "greensv_carbon_grams" in {metric.name for metric in job.collect()}
     assert asked_s == [0.0, 110.0]
+
+
+def test_a_scrape_does_not_wait_for_a_transaction_that_writes(search: Search):
+    opened = next(told for told in search.lab.events if isinstance(told, JobOpened))
+    _, ledger = search.lab.open()
+    job = RunningJob(lambda event: None)
+    carbon = dataclasses.replace(opened.carbon.book, engine=ledger.engine)
+    watch = CarbonWatch(opened.carbon.source, opened.carbon.region, carbon)
+    job(dataclasses.replace(opened, metering=dataclasses.replace(opened.metering, ledger=ledger), carbon=watch))
+    with transaction(ledger.engine):
+        names = {metric.name for metric in job.collect()}
+    assert {"greensv_carbon_grams", "greensv_budget_spent_joules"} <= names
 
 
 def test_nothing_is_served_where_nothing_is_asked_for(lab: Lab):

@@ -11,19 +11,23 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+import soundfile
 import torch
 
 from greensv import __version__
 from greensv.energy.books.budget import Statement
 from greensv.errors import BudgetError, CheckpointError, DataError, MeterError, StudyError
-from greensv.search import gate, retrain_job
+from greensv.search import gate, retrain_run
 from greensv.search.events import Event, Progressed, Stepped
 from greensv.search.front import knee, pareto_front
 from greensv.search.retrain import choose_trials
+from greensv.search.workbench import cache_folder
 from greensv.speaker.checkpoint import build_network, read_checkpoint
-from greensv.speaker.dataset import Protocol
+from greensv.speaker.dataset import Corpus, Protocol, ignore_progress
+from greensv.speaker.features import Fbank, subtract_mean
 from greensv.trial_record import TrialRecord
 from greensv.units import j_from_kwh, j_from_uj
+from tiny.plugin import TinyOptions
 from tiny.study import CHEAPEST_J, FULL_STEPS, Lab
 from tiny.work import WORK
 
@@ -100,6 +104,40 @@ def test_the_checkpoint_is_the_retrained_network(lab: Lab):
     assert info.provenance["recipe"]["batch_size"] == 8
     network = build_network(lab.plugins.get("backbone", "tiny"), info, tensors)
     assert network.state_dict().keys() == tensors.keys()
+
+
+def test_the_checkpoint_knows_the_threshold_of_development_speakers_it_was_not_trained_on(lab: Lab):
+    lab.retrain(lab.records()[0])
+    info, tensors = read_checkpoint(folder_of(lab, 0))
+    network = build_network(lab.plugins.get("backbone", "tiny"), info, tensors)
+    dev = lab.plugin.dataset.load(None, TinyOptions(), cache_dir=cache_folder() / "tiny", progress=ignore_progress).dev
+    rows = []
+    with torch.inference_mode():
+        for path in dev.utterances.paths:
+            samples = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
+            rows.append(network(subtract_mean(Fbank(info.features)(samples[None])[0]), None)[0])
+    pairs, embeddings = dev.pairs, torch.stack(rows)
+    scores = torch.cosine_similarity(embeddings[pairs.enrolment], embeddings[pairs.test]).numpy()
+    assert info.dev is not None
+    assert (info.dev.num_target, info.dev.num_nontarget) == (30, 60)
+    # The equal error rate lies between the points of the ROC, which are 1/30 and 1/60 apart.
+    missed = np.mean(scores[pairs.is_target] < info.dev.eer_threshold)
+    accepted = np.mean(scores[~pairs.is_target] >= info.dev.eer_threshold)
+    assert missed == pytest.approx(info.dev.eer, abs=1 / 30 + 1e-6)
+    assert accepted == pytest.approx(info.dev.eer, abs=1 / 60 + 1e-6)
+
+
+def test_the_checkpoint_knows_no_threshold_where_development_speakers_were_trained_on(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+):
+    load = lab.plugin.dataset.load
+
+    def rejoining(*arguments: Any, **settings: Any) -> Corpus:
+        return dataclasses.replace(load(*arguments, **settings), dev_rejoins_training=True)
+
+    monkeypatch.setattr(lab.plugin.dataset, "load", rejoining)
+    lab.retrain(lab.records()[0])
+    assert read_checkpoint(folder_of(lab, 0))[0].dev is None
 
 
 def test_retraining_has_an_account_of_its_own(lab: Lab):
@@ -255,7 +293,7 @@ def test_a_long_epoch_is_saved_in_between(
     lab: Lab, interval_s: float, expected: int | None, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("greensv.search.measuring.LOSS_INTERVAL_S", 0.0)
-    monkeypatch.setattr(retrain_job, "SAVE_INTERVAL_S", interval_s)
+    monkeypatch.setattr(retrain_run, "SAVE_INTERVAL_S", interval_s)
     found: list[int | None] = []
 
     def listen(event: Event) -> None:

@@ -6,20 +6,28 @@ import click
 
 from greensv import __version__
 from greensv.energy.books.ledger import Ledger
-from greensv.energy.books.schema import transaction
+from greensv.energy.books.schema import reading
 from greensv.energy.devices.telemetry_book import telemetry_summaries
 from greensv.energy.grid.series import GridCarbon
 from greensv.report.study_report import StudyReport, write_report
 from greensv.search.accounts import RETRAIN, SEARCH, account_as_json, windows_as_json
 from greensv.search.carbon import stored_carbon
-from greensv.search.front import knee, pareto_front
+from greensv.search.front import knee
 from greensv.search.reference import CALIBRATION_ATTRIBUTE
 from greensv.search.retrain_job import run_name
 from greensv.search.study import OpenStudy
 
+ENDED_ATTRIBUTE = "greensv:ended"
+"""User attribute of a study: why its search ended, and with how many trials."""
+
+
+def remember_end(study: OpenStudy, because: str) -> None:
+    """Keeps why a search ended, for every later report of it."""
+    study.optuna.set_user_attr(ENDED_ATTRIBUTE, {"because": because, "num_trials": len(study.records())})
+
 
 def try_to_write_report(
-    study: OpenStudy, ledger: Ledger, folder: Path, *, carbon: GridCarbon | None = None, ended_because: str = ""
+    study: OpenStudy, ledger: Ledger, folder: Path, *, carbon: GridCarbon | None = None
 ) -> Path | None:
     """Writes the study's `report.html` and returns its path; None, with a warning, where it cannot be written.
 
@@ -28,14 +36,9 @@ def try_to_write_report(
         ledger: its books.
         folder: of the study.
         carbon: of the search account; None: by the factors that are stored.
-        ended_because: why the search ended, where it just did.
     """
-    report = study_report(
-        study,
-        ledger,
-        carbon=carbon or stored_carbon(study.config.energy, ledger, study.study_id, SEARCH),
-        ended_because=ended_because,
-    )
+    carbon = carbon or stored_carbon(study.config.energy, ledger, study.study_id, SEARCH)
+    report = study_report(study, ledger, carbon=carbon)
     try:
         return write_report(report, folder / "report.html")
     except OSError as error:
@@ -43,14 +46,14 @@ def try_to_write_report(
         return None
 
 
-def study_report(study: OpenStudy, ledger: Ledger, *, carbon: GridCarbon, ended_because: str) -> StudyReport:
+def study_report(study: OpenStudy, ledger: Ledger, *, carbon: GridCarbon) -> StudyReport:
     """Returns what the HTML report of a study is made of: its search, and what was retrained."""
     records = study.records()
-    front = pareto_front(records)
+    front = study.front()
     account = account_as_json(ledger, study.study_id, SEARCH)
     assert account is not None
     retrain_account = account_as_json(ledger, study.study_id, RETRAIN)
-    with transaction(ledger.engine) as connection:
+    with reading(ledger.engine) as connection:
         summaries = telemetry_summaries(connection, study.study_id, SEARCH)
         retrain_summaries = telemetry_summaries(connection, study.study_id, RETRAIN)
     energy = study.config.energy
@@ -66,7 +69,7 @@ def study_report(study: OpenStudy, ledger: Ledger, *, carbon: GridCarbon, ended_
         account=account,
         carbon=carbon,
         provenance=_provenance(study),
-        ended_because=ended_because,
+        ended_because=_ended_because(study),
         telemetry=summaries,
         windows=windows,
         retrained=study.retrained(),
@@ -76,6 +79,12 @@ def study_report(study: OpenStudy, ledger: Ledger, *, carbon: GridCarbon, ended_
         retrain_windows=retrain_windows,
         run_names={number: run_name(number) for number in run_numbers},
     )
+
+
+def _ended_because(study: OpenStudy) -> str:
+    """Returns why the search ended; "" where it went on since, as in a process that was killed."""
+    kept = study.optuna.user_attrs.get(ENDED_ATTRIBUTE)
+    return str(kept["because"]) if kept and kept["num_trials"] == len(study.records()) else ""
 
 
 def _provenance(study: OpenStudy) -> dict[str, str]:

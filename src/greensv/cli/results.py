@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def pareto(*, storage: str, study_name: str | None, as_json: bool) -> None:
     """Show the Pareto set of a study: EER on the development pairs against the energy of the full training."""
     from greensv.report.tables import trials_table
-    from greensv.search.front import knee, pareto_front
+    from greensv.search.front import knee
     from greensv.search.storage import open_storage
     from greensv.search.study import load
 
     optuna_storage, _ = open_storage(storage, create=False)
     study = load(study_name, optuna_storage)
-    front = pareto_front(study.records())
+    front = study.front()
     best = knee(front).number if front else None
     if as_json:
         for record in front:
@@ -81,12 +81,13 @@ def trials(*, storage: str, study_name: str | None, as_json: bool, as_csv: bool,
 
 def _show_repeats(study: "OpenStudy", *, as_json: bool) -> None:
     from greensv.report import repetitions
+    from greensv.report.runs import retrained_runs, trial_runs
 
     trials, retrained = study.records(), study.retrained()
     if as_json:
         runs = {
-            "trials": repetitions.trial_runs(trials),
-            "retrained": repetitions.retrained_runs(retrained, trials),
+            "trials": trial_runs(trials),
+            "retrained": retrained_runs(retrained, trials),
         }
         echo_json({recipe: repetitions.as_json(some) for recipe, some in runs.items()})
         return

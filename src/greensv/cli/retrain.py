@@ -79,7 +79,7 @@ def retrain(  # noqa: PLR0913 (each is an option)
         energy = replace(study.config.energy, also_meters=also)
         study = replace(study, config=replace(study.config, energy=energy))
     records = study.records()
-    front = fronts.pareto_front(records)
+    front = study.front()
     chosen = choose_trials(records, front, trial=trial, knee=fronts.knee(front) if knee and front else None)
     folder = prepare_folder(study_folder(storage, study.config.name))
     # With --json, standard output holds the results alone.

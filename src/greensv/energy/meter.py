@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from greensv.energy.devices.device_state import DeviceReader
+from greensv.errors import MeterError
 
 Quality = Literal["measured", "attributed", "estimated"]
 DomainKind = Literal["cpu", "dram", "gpu", "host", "node"]
@@ -179,6 +180,17 @@ class Meter(ABC):
         Raises:
             MeterError: the meter is not available, saying why and what to do.
         """
+
+    def require(self, request: MeterRequest) -> Availability:
+        """Returns what `probe` says, for an `open` that needs nothing else.
+
+        Raises:
+            MeterError: there is nothing to measure, saying why and what to do.
+        """
+        about = self.probe(request)
+        if not about.is_available:
+            raise MeterError(f"meter {self.name!r} is not available: {about.reason}; {about.remedy}")
+        return about
 
     def open_device_reader(self, request: MeterRequest) -> DeviceReader | None:
         """Returns what reads the utilisation, clocks and temperature of the request's devices, for the telemetry.

@@ -5,15 +5,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greensv.energy.devices.telemetry_book import DeviceSummary
 from greensv.energy.grid.series import GridCarbon
 from greensv.report.carbon_tables import carbon_words, notes
-from greensv.report.repetitions import energy_spread, line_names, percent_spread, repetitions_of
-from greensv.report.tables import any_uncertainty, kwh, kwh_with_uncertainty, network_name
+from greensv.report.repetitions import energy_spread, percent_spread, repetitions_of
+from greensv.report.runs import line_names
+from greensv.report.tables import any_uncertainty, kwh, network_name
 from greensv.trial_record import TrialRecord
 from greensv.units import format_duration
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +53,7 @@ def write_report(report: StudyReport, path: Path) -> Path:
     environment = Environment(loader=PackageLoader("greensv.report"), autoescape=select_autoescape(), trim_blocks=True)
     environment.filters.update(kwh=kwh, network=network_name, percent=_percent, duration=format_duration, whole=_whole)
     environment.filters.update(percent_spread=percent_spread, energy_spread=energy_spread)
-    environment.filters.update(line_names=line_names, kwh_pm=kwh_with_uncertainty)
+    environment.filters.update(line_names=line_names, kwh_pm=_two_lines)
     text = environment.get_template("study.html").render(
         report=report,
         figure=front_figure(report),
@@ -108,6 +112,13 @@ def _read_otherwise(windows: Mapping[int, Sequence[Mapping[str, Any]]]) -> dict[
 
 def _percent(fraction: float | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def _two_lines(energy_kwh: float | None, uncertainty_kwh: float | None) -> "str | Markup":
+    """Returns an energy and, below it, its standard uncertainty: on one line they make tables wider than a window."""
+    from markupsafe import Markup
+
+    return "–" if energy_kwh is None else Markup(f"{kwh(energy_kwh)} <small>± {kwh(uncertainty_kwh)}</small>")
 
 
 def _whole(value: float | None) -> str:

@@ -8,10 +8,9 @@ from typing import Any
 
 from sqlalchemy import select
 
-from greensv.energy.baseline.gains import without_gain
 from greensv.energy.baseline.idle import this_host
 from greensv.energy.books.ledger import Ledger
-from greensv.energy.books.schema import transaction
+from greensv.energy.books.schema import reading
 from greensv.energy.books.tables import leases
 from greensv.errors import StudyError, TrainingError
 from greensv.plugins import Plugins
@@ -20,11 +19,12 @@ from greensv.search.carbon import open_carbon
 from greensv.search.control import BudgetExhausted, Interrupted, TooDear
 from greensv.search.crew import assembled
 from greensv.search.events import FrontKnown, JobOpened, Listener, Noted, RetrainingEnded, RetrainingStarted
-from greensv.search.front import pareto_front
 from greensv.search.idling import learn_idle_power
 from greensv.search.measuring import check_team, first_line
 from greensv.search.metering import reap_dead
 from greensv.search.retrain_job import RetrainJob
+from greensv.search.retrain_run import run_job
+from greensv.search.retrain_state import changed_corrections
 from greensv.search.session import Session, open_session
 from greensv.search.study import ENVIRONMENT_ATTRIBUTE, OpenStudy
 from greensv.trial_record import TrialRecord
@@ -95,7 +95,7 @@ def run_retrain(  # noqa: PLR0913 (the last two are seldom given)
             check_gains(session, study)
             found = study.records()
             listen(JobOpened(study=config.name, records=found, metering=session.metering, carbon=carbon))
-            listen(FrontKnown(front=pareto_front(found)))
+            listen(FrontKnown(front=study.front()))
             try:
                 with session.interruptible():
                     learn_idle_power(session)
@@ -138,13 +138,9 @@ def check_gains(session: Session, study: OpenStudy) -> None:
     Raises:
         StudyError: naming each domain and both corrections.
     """
-    before = study.optuna.user_attrs.get(ENVIRONMENT_ATTRIBUTE, {})
-    now = {f"meter of {domain}": words for domain, words in session.metering.domains().items()}
-    changes = [
-        f"  {key}: {before[key]} in the search, {words} now"
-        for key, words in now.items()
-        if key in before and before[key] != words and without_gain(before[key]) == without_gain(words)
-    ]
+    stored = study.optuna.user_attrs.get(ENVIRONMENT_ATTRIBUTE, {})
+    before = {key.removeprefix("meter of "): words for key, words in stored.items()}
+    changes = changed_corrections(before, session.metering.domains(), when="in the search")
     if changes and this_host() in _search_hosts(session.metering.ledger, study.study_id):
         listing = "\n".join(changes)
         raise StudyError(
@@ -157,7 +153,7 @@ def check_gains(session: Session, study: OpenStudy) -> None:
 def _search_hosts(ledger: Ledger, study_id: str) -> set[str]:
     """Returns the machines that worked on the search: a lease's holder is one, and its PID namespace."""
     wanted = select(leases.c.host).where(leases.c.study_id == study_id, leases.c.account == SEARCH).distinct()
-    with transaction(ledger.engine) as connection:
+    with reading(ledger.engine) as connection:
         return {host.rpartition("/")[0] for host in connection.execute(wanted).scalars() if host}
 
 
@@ -170,7 +166,7 @@ def _run_all(jobs: Sequence[RetrainJob], results: list[dict[str, Any]], listen: 
     for job in jobs:
         listen(RetrainingStarted(number=job.record.number))
         try:
-            results.append(job.run())
+            results.append(run_job(job))
         except TrainingError as error:
             listen(Noted(text=f"{job.name} is left out: {error}"))
         except (RuntimeError, MemoryError) as error:

@@ -1,9 +1,7 @@
-import ctypes
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pynvml
 import pytest
@@ -12,25 +10,9 @@ from greensv.builtin.meters.nvml import NvmlMeter
 from greensv.energy.meter import CounterSample, Domain, MeterRequest, PowerSample
 from greensv.errors import MeterError
 from greensv.testing.meter_contract import MeterContract
-from simulated.nvml import UUIDS, FakeGpus, build_stub, run_python
+from simulated.nvml import UUIDS, FakeGpus, run_python
 
 ONE = MeterRequest(gpu_uuids=UUIDS[:1])
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_stub(tmp_path_factory.mktemp("nvml"))
-
-
-@pytest.fixture
-def gpus(tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGpus:
-    """GPUs that the real pynvml sees in this process."""
-    gpus = FakeGpus(tmp_path / "gpus")
-    monkeypatch.setenv("FAKE_NVML_DIR", str(gpus.folder))
-    monkeypatch.setattr(pynvml, "nvmlLib", None)
-    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
-    monkeypatch.setattr(pynvml, "CDLL", lambda name: ctypes.CDLL(str(library / name)))
-    return gpus
 
 
 def unavailable(request: MeterRequest) -> str:

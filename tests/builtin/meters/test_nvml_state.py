@@ -1,35 +1,15 @@
 """The real pynvml reads the state of simulated GPUs."""
 
-import ctypes
-from pathlib import Path
-
-import pynvml
 import pytest
 
 from greensv.builtin.meters.nvml import NvmlMeter
 from greensv.energy.devices.device_state import DeviceReader
 from greensv.energy.meter import MeterRequest
 from greensv.errors import MeterError
-from simulated.nvml import UUIDS, FakeGpus, build_stub
+from simulated.nvml import UUIDS, FakeGpus
 
 BOTH = MeterRequest(gpu_uuids=UUIDS)
 ONE = MeterRequest(gpu_uuids=UUIDS[:1])
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_stub(tmp_path_factory.mktemp("nvml"))
-
-
-@pytest.fixture
-def gpus(tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGpus:
-    """GPUs that the real pynvml sees in this process."""
-    gpus = FakeGpus(tmp_path / "gpus")
-    monkeypatch.setenv("FAKE_NVML_DIR", str(gpus.folder))
-    monkeypatch.setattr(pynvml, "nvmlLib", None)
-    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
-    monkeypatch.setattr(pynvml, "CDLL", lambda name: ctypes.CDLL(str(library / name)))
-    return gpus
 
 
 def opened(request: MeterRequest) -> DeviceReader:

@@ -1,16 +1,12 @@
 """CUDA_VISIBLE_DEVICES as CUDA reads it: NVIDIA's own examples, and the real pynvml on the C stub."""
 
-import ctypes
-from pathlib import Path
-
-import pynvml
 import pytest
 
 from greensv.builtin.meters.nvml import NvmlMeter
 from greensv.builtin.meters.visible_gpus import CannotTellError, ListedGpu, gpus_are_visible, hides_all, visible_gpus
 from greensv.energy.meter import Availability, Domain, MeterRequest
 from greensv.errors import MeterError
-from simulated.nvml import UUIDS, FakeGpus, build_stub
+from simulated.nvml import UUIDS, FakeGpus
 
 VISIBLE = MeterRequest(uses_visible_gpus=True)
 FOUR = [ListedGpu(uuid=f"GPU-{letter * 8}-{letter * 4}", name="V100") for letter in "abcd"]
@@ -124,21 +120,11 @@ def test_a_lost_gpu_that_is_not_visible_does_not_matter(environment):
     assert visible_gpus([FOUR[0], LOST], environment).uuids == (FOUR[0].uuid,)
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_stub(tmp_path_factory.mktemp("nvml"))
-
-
 @pytest.fixture
-def gpus(tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGpus:
+def gpus(gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch) -> FakeGpus:
     """Two GPUs of one model that the real pynvml sees in this process, and no CUDA_VISIBLE_DEVICES."""
-    gpus = FakeGpus(tmp_path / "gpus")
-    monkeypatch.setenv("FAKE_NVML_DIR", str(gpus.folder))
     for variable in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(pynvml, "nvmlLib", None)
-    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
-    monkeypatch.setattr(pynvml, "CDLL", lambda name: ctypes.CDLL(str(library / name)))
     for number in (0, 1):
         gpus.add(number, energy_mj=100 + number)
         gpus.set(number, name="Simulated GPU")

@@ -16,7 +16,6 @@ from greensv.energy.meter import (
     MeterSession,
     Quality,
 )
-from greensv.errors import MeterError
 
 if TYPE_CHECKING:
     from greensv_codecarbon.tracker import Tracker
@@ -53,9 +52,7 @@ class CodeCarbonMeter(Meter):
 
     def open(self, request: MeterRequest) -> MeterSession:
         """Starts CodeCarbon, which finds out about the hardware; that takes seconds."""
-        about = self.probe(request)
-        if not about.is_available:
-            raise MeterError(f"meter 'codecarbon' is not available: {about.reason}; {about.remedy}")
+        about = self.require(request)
         from greensv_codecarbon.tracker import Tracker
 
         return CodeCarbonSession(Tracker(needs_gpu=Domain("gpu") in about.domains), about.domains)

@@ -76,9 +76,7 @@ class ZeusMeter(Meter):
 
     def open(self, request: MeterRequest) -> MeterSession:
         """Takes what Zeus finds. Its first reading starts a process for each of RAPL's counters, to see them wrap."""
-        about = self.probe(request)
-        if not about.is_available:
-            raise MeterError(f"meter 'zeus' is not available: {about.reason}; {about.remedy}")
+        about = self.require(request)
         return ZeusSession(_find(request), about.domains)
 
 

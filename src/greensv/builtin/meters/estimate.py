@@ -109,9 +109,7 @@ class EstimateMeter(Meter):
 
     def open(self, request: MeterRequest) -> MeterSession:
         """Fixes the model: a limit that changes later is not seen."""
-        about = self.probe(request)
-        if not about.is_available:
-            raise MeterError(f"meter 'estimate' is not available: {about.reason}; {about.remedy}")
+        self.require(request)
         kinds = _kinds(_options(request), request)
         return EstimateSession(
             _model(_options(request)),
