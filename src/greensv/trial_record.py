@@ -4,7 +4,7 @@ It belongs to no layer above it: the search writes it, reports and plugins read 
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,11 +50,26 @@ class TrialRecord:
     """Grams of CO2-equivalent of the charged energy, by the factors of its time."""
     is_carbon_incomplete: bool = False
     """Part of the energy had no carbon factor when the trial ended, and is not in `carbon_g`."""
+    embed_energy_j: float | None = None
+    """Joules per second of speech in embedding the development utterances, PUE included."""
+    embed_energy_uncertainty_j: float | None = None
+    """Its standard uncertainty."""
+    latency_s: float | None = None
+    """Median time to embed three seconds of speech alone, features included."""
     num_parameters: int | None = None
     macs: int | None = None
     joules_per_step: float | None = None
     seconds_per_step: float | None = None
     num_steps: int | None = None
+    """Of the short training, as far as it came."""
+    curve: Sequence[Mapping[str, float]] = ()
+    """What each rung showed: `step`, `eer`, `train_energy_kwh` and the energy measured up to it."""
+    repetitions: int | None = None
+    """Trainings of the same network with other seeds to the top rung."""
+    eer_mean: float | None = None
+    """Over all its seeds, where it was trained with several."""
+    eer_std: float | None = None
+    """Standard deviation between them (n - 1)."""
     num_skipped: int | None = None
     """Training files that were left out of the corpus, or could not be read in the training."""
     duration_s: float | None = None
@@ -87,4 +102,8 @@ class TrialRecord:
         skipped = {"number", "state", "params"}
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in skipped}
         # Not `in`: 0.0 equals False, and an EER of 0 was measured.
-        return {k: v for k, v in values.items() if not (v is None or v is False or v in ("", {}))}
+        return {k: v for k, v in values.items() if not (v is None or v is False or _is_empty(v))}
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, str | Mapping | Sequence) and len(value) == 0

@@ -24,6 +24,8 @@ def young_process(voices: Path) -> Iterator[None]:
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     """A database, a plugin and a listener of this test's own."""
     monkeypatch.setattr(WORK, "factor", 1.0)
+    # What one test's networks cost, at its own power, is not for another's predictions.
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     lab = Lab(folder=tmp_path)
     yield lab
     lab.close()

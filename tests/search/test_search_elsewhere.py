@@ -9,7 +9,9 @@ from greensv.errors import StudyError, TrainingError
 from greensv.search import runner
 from greensv.search.events import Event, FrontKnown, TrialStarted
 from greensv.search.queue import MAX_DEATHS, mark_held, reconcile
+from greensv.search.rungs.book import RungBook
 from greensv.search.storage import hide_password, prepare_folder, storage_failures
+from greensv.search.worker import Worker
 from tiny.study import CHEAPEST, DEAREST, Lab
 from tiny.work import WORK
 
@@ -37,7 +39,7 @@ def test_a_study_measured_under_other_conditions_is_refused_naming_them(lab: Lab
 def test_conditions_may_change_before_the_first_trial_is_complete(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as patch:
         patch.setattr(runner, "environment", lambda *_: {"device": "GPU X"})
-        patch.setattr(runner._Search, "run", lambda search: "nothing was tried")
+        patch.setattr(Worker, "run", lambda worker: "nothing was tried")
         lab.search(max_trials=1)
     lab.search(max_trials=1)
     assert lab.records()[0].state == "complete"
@@ -84,7 +86,7 @@ def test_a_candidate_whose_process_died_twice_is_not_tried_again(lab: Lab):
         mark_held(trial)
         holder = {"host": "elsewhere", "pid": 1, "process_started_at": 0.0}
         trial.set_user_attr("greensv:holder", {**trial.user_attrs["greensv:holder"], **holder, "host": here()})
-        reconcile(study, ledger, lab.listen)
+        reconcile(study, RungBook(ledger, study.study_id, num_rungs=1), lab.listen)
         waiting = [record for record in study.records() if record.state == "waiting"]
         assert len(waiting) == (1 if death < MAX_DEATHS else 0)
 

@@ -17,7 +17,7 @@ def test_a_budget_too_small_for_a_few_trials_stops_with_advice_and_a_larger_one_
     assert lab.records() == []
     assert lab.audited().spent_by_purpose["probe"] > 0
     lab.search(budget_j=5_000.0, max_trials=2)
-    assert [record.params for record in lab.records()] == [CHEAPEST, DEAREST]
+    assert [r.params for r in lab.records() if r.state == "complete"] == [CHEAPEST, DEAREST], "taken up again"
 
 
 def test_a_budget_used_up_before_the_first_trial_is_an_error_with_advice(lab: Lab):
@@ -144,9 +144,8 @@ def test_a_budget_used_up_inside_a_training_ends_the_search_at_once(lab: Lab, mo
     lab.on_event = listen
     lab.search(budget_j=3_000.0, max_trials=5)
     records = lab.records()
-    assert [record.state for record in records] == ["complete", "interrupted", "waiting"], "queued for a raised budget"
-    assert records[2].params == {} or records[2].params == records[1].params
-    assert records[1].reason == "the budget is used up"
+    assert [record.state for record in records] == ["complete", "stopped"]
+    assert "the budget is used up" in records[1].reason
     assert lab.finished[0].ended_because == "the budget is used up"
     statement = lab.audited()
     true_j = j_from_uj(statement.spent_uj + statement.overrun_uj)

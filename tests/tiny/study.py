@@ -19,8 +19,11 @@ from greensv.config.load import merge
 from greensv.energy.books.budget import Statement
 from greensv.energy.books.ledger import Ledger
 from greensv.plugins import Plugins, plugins_from
-from greensv.search import choosing, measuring, metering
+from greensv.search import measuring, metering, worker
+from greensv.search.artifacts import ArtifactStore
 from greensv.search.configure import configure
+from greensv.search.cost import priors
+from greensv.search.cost.work import Prior
 from greensv.search.events import Event, Noted
 from greensv.search.retrain import RetrainResult, run_retrain
 from greensv.search.runner import SearchResult, run_search
@@ -54,6 +57,10 @@ final_learning_rate = 0.01
 [search]
 num_epochs = 2
 num_startup_trials = 2
+scheduler = "none"
+start_with_published = false
+sampler = "tpe"
+repeat_share = 0.0
 
 [energy]
 meters = ["tiny"]
@@ -64,6 +71,8 @@ CHEAPEST, DEAREST = {"width": 2, "depth": 1}, {"width": 16, "depth": 3}
 """The ends of the tiny space."""
 STEPS = 10
 """Steps of a search's training: 2 epochs of 40 utterances in batches of 8."""
+TINY_PRIOR = Prior(per_gmac=1.0, per_mega_activation=1e-9, per_layer=1e-9, per_second=1e-9, level_log_std=5.0)
+"""The tiny meter's joules are in proportion to MACs alone."""
 FULL_STEPS = 20
 """Steps of the full recipe: 4 epochs."""
 CHEAPEST_J, DEAREST_J = 1.62, 18.08
@@ -123,6 +132,7 @@ class Lab:
                 plugins=self.plugins,
                 budget_kwh=kwh_from_j(budget_j),
                 max_trials=max_trials,
+                artifacts=ArtifactStore(str(self.folder / "runs" / self.config(**changes).name / "trainings")),
                 listen=self.listen,
                 finish=self.finished.append,
             )
@@ -200,7 +210,8 @@ def young_and_quick() -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(metering, "_seconds_since_process_start", lambda: 1e-4)
             patch.setattr(measuring, "typical_step_s", np.mean)
-            patch.setattr(choosing, "CLOSING_S", 0.0)
+            patch.setattr(worker, "CLOSING_S", 0.0)
+            patch.setattr(priors, "CPU", TINY_PRIOR)
             patch.setattr(metering, "CLOSING_S", 0.0)
             yield
     finally:

@@ -1,5 +1,6 @@
 """Synthetic speakers: a harmonic stack with formants of the speaker's own, on and off, in a little noise."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ def render(folder: Path, *, part: str, num_speakers: int, num_utterances: int, s
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 voice = np.random.default_rng([*part_seed, speaker])
-                soundfile.write(path, _speech(voice, random, num_samples[-1]), SAMPLE_RATE_HZ)
+                mine = path.with_name(f"{os.getpid()}-{path.name}")  # several processes render at once
+                soundfile.write(mine, _speech(voice, random, num_samples[-1]), SAMPLE_RATE_HZ)
+                mine.replace(path)
             paths.append(str(path))
             names.append(f"{part}{speaker}")
     return build_utterances(

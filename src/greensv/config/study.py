@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from greensv.config.consistency import refuse_idle, require_milestones, require_order, require_roots, require_shares
 
@@ -227,13 +227,35 @@ class SearchConfig:
     """How candidates are proposed, and how briefly each is trained."""
 
     num_epochs: Count = 1
-    """Epochs of the short training: the recipe's first phase, its schedules compressed to these epochs."""
-    sampler: Literal["tpe", "random"] = "tpe"
-    """tpe: Optuna's multivariate tree-structured Parzen estimator."""
+    """Epochs of a whole short training, the top rung: the recipe's first phase, its schedules compressed to these."""
+    scheduler: Literal["rungs", "none"] = "rungs"
+    """rungs: trainings are compared on their way, and only promising ones go on; none: each goes to its end."""
+    num_rungs: Annotated[int, Ge(1), Le(8)] = 4
+    """Rungs of a short training, the whole one counted; one that would have fewer than `min_rung_steps` is left out."""
+    min_rung_steps: Count = 20
+    """A rung of fewer steps would be judged on warm-up, and measured badly."""
+    eta: Annotated[int, Ge(2), Le(9)] = 3
+    """A rung has so many times the steps of the one below it, and about so many candidates fewer go on to it."""
+    min_rung_correlation: Annotated[float, Ge(-1), Le(1)] = 0.6
+    """A rung stops nobody unless the ranks of its error rates predict those of the top rung so well (Spearman)."""
+    energy_tolerance: Annotated[float, Ge(0), Lt(1)] = 0.1
+    """Energies that differ by less than this share are alike when candidates are compared on their way."""
+    repeat_share: Annotated[float, Ge(0), Le(0.5)] = 0.1
+    """Share of the budget that trains the knee of the front again with other seeds."""
+    objectives: Annotated[tuple[str, ...], MinLen(2)] = ("eer", "train_energy")
+    """Two or three of eer, train_energy, embed_energy, params and latency; all are minimised."""
+    constraints: tuple[str, ...] = ()
+    """Bounds on these, such as "params < 5M"; what is known to break one is not trained."""
+    sampler: Literal["greensv", "tpe", "tpe-default", "gp", "nsga2", "random"] = "greensv"
+    """greensv: hypervolume expected per kWh; tpe: Optuna's multivariate estimator; tpe-default: as Optuna has it."""
     num_startup_trials: Annotated[int, Ge(0)] = 6
-    """Random candidates before the sampler's model takes over; the two ends of the space count as two of them."""
+    """Random candidates before a sampler's model takes over; those put first count among them."""
     start_with_ends: bool = True
     """The cheapest and the dearest point of the space go first."""
+    start_with_published: bool = True
+    """The backbones' published systems that lie in the space go first, the cheapest six of them."""
+    start_with_studies: tuple[str, ...] = ()
+    """Earlier studies in the same database whose front goes first, where it lies in the space."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

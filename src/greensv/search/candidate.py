@@ -140,7 +140,7 @@ def _draw(parameter: Parameter, random: np.random.Generator) -> Value:
         if not parameter.log:
             return int(random.integers(parameter.low, parameter.high + 1))
         drawn = np.exp(random.uniform(np.log(parameter.low - 0.5), np.log(parameter.high + 0.5)))
-        return int(np.clip(round(float(drawn)), parameter.low, parameter.high))
+        return min(max(round(float(drawn)), parameter.low), parameter.high)
     if parameter.step is not None:
         num_steps = round((parameter.high - parameter.low) / parameter.step)
         return parameter.low + parameter.step * int(random.integers(num_steps + 1))

@@ -6,10 +6,12 @@ from typing import Any
 
 from greensv.config import Augmentation, StudyConfig
 from greensv.config.load import Problem, parse_study, validate
+from greensv.config.study import SearchConfig
 from greensv.energy.carbon import configured_source, option_problems
 from greensv.errors import ConfigError
 from greensv.plugins import Plugins
 from greensv.search.candidate import space_problems
+from greensv.search.objectives import constraints_of, objectives_of
 from greensv.search.workbench import dataset_problems
 
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -29,6 +31,7 @@ def configure(data: Mapping[str, Any], *, source: str, plugins: Plugins) -> Stud
         problems += space_problems(backbones, plugins) if isinstance(backbones, Mapping) else []
         problems += _energy_problems(energy, plugins) if isinstance(energy, Mapping) else []
         problems += _augmentation_problems(recipe.get("augmentation", {})) if isinstance(recipe, Mapping) else []
+        problems += _search_problems(raw.get("search", {}))
         return problems
 
     return parse_study(data, source=source, checks=[check])
@@ -39,6 +42,23 @@ def _name_problems(name: object) -> list[Problem]:
         return []
     what = f"a study's name is made of letters, digits, '.', '_' and '-' (it also names a folder), found {name!r}"
     return [Problem(where="name", what=what)]
+
+
+def _search_problems(raw: object) -> list[Problem]:
+    """Objectives and constraints that cannot be read."""
+    config, mistakes = validate(SearchConfig, raw)
+    if config is None or mistakes:
+        return []  # told with the rest of the configuration
+    problems = []
+    for where, parse, texts in (
+        ("search.objectives", objectives_of, config.objectives),
+        ("search.constraints", constraints_of, config.constraints),
+    ):
+        try:
+            parse(texts)
+        except ConfigError as error:
+            problems.append(Problem(where=where, what=str(error).removeprefix(f"{where}: ")))
+    return problems
 
 
 def _augmentation_problems(raw: object) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""Trains one candidate briefly, measures it, and scores the development pairs."""
+"""What trainings of a search and of the full recipe are judged by: scores, energy of the recipe, files left out."""
 
 import dataclasses
 import time
@@ -6,22 +6,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from greensv.config import Phase
+from greensv.errors import MeterError
 from greensv.search.candidate import Candidate
 from greensv.search.events import Noted
-from greensv.search.gate import BudgetGate
-from greensv.search.measuring import TrainingCost, measure_training, probe_training
+from greensv.search.measuring import TrainingCost, probe_training
 from greensv.search.orders import TrainingOrder
 from greensv.search.skips import told_skipped, unreadable_sounds
-from greensv.search.training_window import noted_window
 from greensv.search.workbench import Workbench
 from greensv.speaker.dataset import Protocol, Skipped
-from greensv.units import kwh_from_j
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
+    from greensv.energy.monitoring import Window
+    from greensv.search.rungs.so_far import SoFar
     from greensv.speaker.audio.store import AudioStore
     from greensv.speaker.device import Precision
     from greensv.speaker.scoring.metrics import Metrics
@@ -32,71 +32,20 @@ NUM_RESAMPLES = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """What a short training showed. Energies include PUE."""
+class DevScore:
+    """What a network shows on the development pairs, and what embedding their utterances used, PUE included."""
 
     eer: float
     min_dcf: float
-    train_energy_kwh: float
-    measured_energy_kwh: float
-    joules_per_step: float
-    seconds_per_step: float
-    num_steps: int
-    num_skipped: int
-    """Training files that were left out or could not be read."""
-    train_energy_uncertainty_kwh: float
-    """Standard, of the energy of the full recipe."""
-    measured_uncertainty_kwh: float
-    """Standard, of the measured energy."""
-    data_wait_s: float | None = None
-    """For how long the device had nothing to do in the short training, no batch being ready."""
-    data_wait_energy_kwh: float | None = None
-    """The part of the measured energy that was used meanwhile: attributed, not measured."""
-    net_energy_kwh: float | None = None
-    """The measured energy less what the machine draws at rest; None where that is not known."""
-    net_uncertainty_kwh: float | None = None
+    embed_energy_j: float | None
+    """Joules per second of speech; None where the meters cannot tell it."""
+    embed_energy_uncertainty_j: float | None
+    """Its standard uncertainty."""
 
 
 def short_phase(bench: Workbench) -> Phase:
     """Returns the recipe's first phase compressed to the search's epochs: same crop, same schedules, fewer steps."""
     return bench.config.recipe.phases[0].shortened(bench.config.search.num_epochs)
-
-
-def evaluate(bench: Workbench, candidate: Candidate, *, trial_number: int, seed: int, gate: BudgetGate) -> Evaluation:
-    """Trains a candidate for the search's epochs and scores the development pairs.
-
-    Raises:
-        Interrupted: the user asked to stop.
-        BudgetExhausted: the budget is used up.
-        TooDear: the budget cannot pay for the rest of the training.
-        TrainingError: the training diverged.
-    """
-    metering = bench.metering
-    with metering.purpose("training", trial_number=trial_number):
-        training = bench.trainer.begin(TrainingOrder(candidate=candidate, phases=(short_phase(bench),), seed=seed))
-        cost = measure_training(bench, training, what=f"trial {trial_number}", gate=gate, trial_number=trial_number)
-    with (
-        metering.purpose("evaluation", trial_number=trial_number),
-        noted_window(metering, "evaluation", trial_number=trial_number),
-    ):
-        eer, min_dcf = score_dev(bench, training.network)
-    train_j, train_uncertainty_j = _full_recipe_j(bench, candidate, cost, trial_number=trial_number)
-    return Evaluation(
-        eer=eer,
-        min_dcf=min_dcf,
-        train_energy_kwh=kwh_from_j(train_j),
-        train_energy_uncertainty_kwh=kwh_from_j(train_uncertainty_j),
-        measured_energy_kwh=kwh_from_j(cost.energy_j),
-        measured_uncertainty_kwh=kwh_from_j(cost.uncertainty_j),
-        joules_per_step=cost.joules_per_step,
-        seconds_per_step=cost.seconds_per_step,
-        num_steps=cost.num_steps,
-        num_skipped=tell_skipped(bench, training, what=f"trial {trial_number}"),
-        data_wait_s=cost.data_wait.duration_s if cost.data_wait else None,
-        data_wait_energy_kwh=kwh_from_j(cost.data_wait.energy_j) if cost.data_wait else None,
-        net_energy_kwh=kwh_from_j(cost.net.energy_j) if cost.net else None,
-        net_uncertainty_kwh=kwh_from_j(cost.net.uncertainty_j) if cost.net else None,
-    )
 
 
 def probe(bench: Workbench, candidate: Candidate, *, seed: int) -> TrainingCost:
@@ -128,15 +77,35 @@ def full_recipe_steps(bench: Workbench, phase: Phase) -> int:
     return phase.num_epochs * (num_utterances // bench.config.recipe.batch_size)
 
 
-def score_dev(bench: Workbench, network: "nn.Module") -> tuple[float, float]:
-    """Returns EER and minDCF on the development pairs."""
+def score_dev(bench: Workbench, network: "nn.Module") -> DevScore:
+    """Returns EER and minDCF on the development pairs, and the energy of embedding their utterances."""
     from greensv.speaker.device import resolve_precision
     from greensv.speaker.scoring.metrics import verify_scores
+    from greensv.speaker.scoring.pairs import score_protocol_pairs
 
+    dev = bench.corpus.dev
     precision = resolve_precision(bench.config.recipe.precision, bench.device)
-    scores = _scores(bench, network, bench.corpus.dev, bench.dev_audio, precision=precision)
-    found = verify_scores(scores, bench.corpus.dev.pairs.is_target)
-    return found.eer, found.min_dcf
+    with bench.metering.monitor.window("embedding") as window:
+        embeddings = _embeddings(bench, network, dev, bench.dev_audio, precision=precision)
+    found = verify_scores(score_protocol_pairs(embeddings, dev), dev.pairs.is_target)
+    energy_j, uncertainty_j = _per_second_of_speech(bench, window, speech_s=dev.utterances.duration_s)
+    return DevScore(
+        eer=found.eer, min_dcf=found.min_dcf, embed_energy_j=energy_j, embed_energy_uncertainty_j=uncertainty_j
+    )
+
+
+def _per_second_of_speech(
+    bench: Workbench, window: "Window", *, speech_s: float
+) -> tuple[float, float] | tuple[None, None]:
+    """Returns joules per second of speech and their uncertainty; None for both where the meters saw nothing."""
+    try:
+        result = window.result
+    except MeterError:
+        return None, None
+    if result.energy_j <= 0:
+        return None, None
+    pue = bench.config.energy.pue
+    return pue * result.energy_j / speech_s, pue * result.uncertainty_j / speech_s
 
 
 def score_protocol(bench: Workbench, network: "nn.Module", protocol: Protocol) -> dict[str, Any]:
@@ -148,8 +117,10 @@ def score_protocol(bench: Workbench, network: "nn.Module", protocol: Protocol) -
     from greensv.speaker.audio.store import AudioStore
     from greensv.speaker.scoring.bootstrap import bootstrap, protocol_speakers
     from greensv.speaker.scoring.metrics import measure_conditions, verify_scores
+    from greensv.speaker.scoring.pairs import score_protocol_pairs
 
-    scores = _scores(bench, network, protocol, AudioStore(protocol.utterances), precision="fp32")
+    embeddings = _embeddings(bench, network, protocol, AudioStore(protocol.utterances), precision="fp32")
+    scores = score_protocol_pairs(embeddings, protocol)
     found = verify_scores(scores, protocol.pairs.is_target)
     low, high = bootstrap(
         scores,
@@ -177,7 +148,7 @@ def _condition(metrics: "Metrics | None") -> dict[str, Any] | None:
     }
 
 
-def _scores(
+def _embeddings(
     bench: Workbench,
     network: "nn.Module",
     protocol: Protocol,
@@ -186,7 +157,6 @@ def _scores(
     precision: "Precision",
 ) -> "NDArray[np.float32]":
     from greensv.speaker.embedding import embed
-    from greensv.speaker.scoring.pairs import score_protocol_pairs
 
     looked_at_s = time.monotonic()
 
@@ -198,7 +168,7 @@ def _scores(
         bench.stop.check()
         bench.metering.check()
 
-    embeddings = embed(
+    return embed(
         network,
         protocol.utterances,
         audio,
@@ -207,7 +177,6 @@ def _scores(
         precision=precision,
         on_batch=on_batch,
     )
-    return score_protocol_pairs(embeddings, protocol)
 
 
 def is_probed_apart(bench: Workbench, phase: Phase) -> bool:
@@ -215,32 +184,42 @@ def is_probed_apart(bench: Workbench, phase: Phase) -> bool:
     return phase.crop_s != bench.config.recipe.phases[0].crop_s
 
 
-def _full_recipe_j(
-    bench: Workbench, candidate: Candidate, cost: TrainingCost, *, trial_number: int
-) -> tuple[float, float]:
-    """Returns the joules of the full recipe, per phase its steps × measured joules per step; and their uncertainty.
+def probe_other_phases(
+    bench: Workbench, candidate: Candidate, *, what: str, trial_number: int
+) -> dict[str, tuple[float, float]]:
+    """Measures some steps of each phase of the recipe with another crop than the first one's.
 
-    A phase with the crop of the first one costs what was measured in training; one with another crop is probed.
-
-    The standard uncertainty is the sum of the phases': the meters' scale is off in all of them alike, and so, being on
-    the safe side where a phase was probed, is the rest.
+    Returns:
+        By the phase's name, its joules per step and their uncertainty, PUE included.
 
     Raises:
         BudgetExhausted: the account ended in a probe, so that the trial has no energy; what would another crop cost is
             never guessed.
     """
-    first, *others = bench.config.recipe.phases
-    num_steps = full_recipe_steps(bench, first)
-    total_j, uncertainty_j = num_steps * cost.joules_per_step, num_steps * cost.joules_per_step_uncertainty
-    for phase in others:
-        measured = cost
+    found = {}
+    for phase in bench.config.recipe.phases[1:]:
         if is_probed_apart(bench, phase):
             with bench.metering.purpose("probe", trial_number=trial_number):
-                order = TrainingOrder(candidate=candidate, phases=(phase.shortened(1),), seed=0)
-                training = bench.trainer.begin(order)
-                what = f"trial {trial_number}, phase {phase.name}"
-                measured = probe_training(bench, training, what=what, trial_number=trial_number)
+                training = bench.trainer.begin(TrainingOrder(candidate=candidate, phases=(phase.shortened(1),), seed=0))
+                cost = probe_training(bench, training, what=f"{what}, phase {phase.name}", trial_number=trial_number)
+            found[phase.name] = (cost.joules_per_step, cost.joules_per_step_uncertainty)
+    return found
+
+
+def full_recipe_j(bench: Workbench, so_far: "SoFar") -> tuple[float, float]:
+    """Returns the joules of the full recipe, per phase its steps × measured joules per step; and their uncertainty.
+
+    A phase with the crop of the first one costs what was measured in training; one with another crop was probed.
+
+    The standard uncertainty is the sum of the phases': the meters' scale is off in all of them alike, and so, being on
+    the safe side where a phase was probed, is the rest.
+    """
+    total_j = uncertainty_j = 0.0
+    for phase in bench.config.recipe.phases:
         num_steps = full_recipe_steps(bench, phase)
-        total_j += num_steps * measured.joules_per_step
-        uncertainty_j += num_steps * measured.joules_per_step_uncertainty
+        per_step = (so_far.joules_per_step, so_far.joules_per_step_uncertainty)
+        if is_probed_apart(bench, phase):
+            per_step = so_far.other_phases[phase.name]
+        total_j += num_steps * per_step[0]
+        uncertainty_j += num_steps * per_step[1]
     return total_j, uncertainty_j

@@ -54,6 +54,10 @@ class TrialStarted:
     macs: int
     expected_j: float
     expected_s: float
+    part: str = ""
+    """Which part of the training, where it has several."""
+    repetition: int = 0
+    """With another seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,15 @@ class TrialEnded:
 
     record: TrialRecord
     front: Sequence[TrialRecord]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungEnded:
+    """A training has reached a rung below the top, and waits to be promoted."""
+
+    record: TrialRecord
+    rung: int
+    num_rungs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +133,7 @@ Event = (
     | TrialStarted
     | Stepped
     | TrialEnded
+    | RungEnded
     | RetrainingStarted
     | RetrainingEnded
 )

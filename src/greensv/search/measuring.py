@@ -44,6 +44,8 @@ class TrainingCost:
     """Standard, of the joules per step, in joules."""
     seconds_per_step: float
     num_steps: int
+    num_steady_steps: int
+    """Those that the joules per step are of."""
     data_wait: DataWait | None = None
     """What was lost for want of data in all steps; None where phases were not attributed."""
     net: NetEnergy | None = None
@@ -51,21 +53,44 @@ class TrainingCost:
 
 
 def measure_training(
-    bench: Workbench, training: "Training", *, what: str, gate: BudgetGate, trial_number: int
+    bench: Workbench,
+    training: "Training",
+    *,
+    what: str,
+    gate: BudgetGate,
+    trial_number: int,
+    until_step: int | None = None,
+    each_step: "Callable[[StepReport], None] | None" = None,
 ) -> TrainingCost:
-    """Runs a training to its end and returns its cost, its first steps apart from the rest.
+    """Runs a training to its end, or to a step, and returns its cost, its first steps apart from the rest.
+
+    Args:
+        bench: what trainings share.
+        training: from its present step on.
+        what: the training in words.
+        gate: watches the budget.
+        trial_number: what it is kept under.
+        until_step: train no further.
+        each_step: called after each step, beside what shows the progress.
 
     Raises:
         MeterError: the meters saw no energy.
     """
-    num_steps = training.num_steps
+    last = training.num_steps if until_step is None else until_step
+    num_steps = last - training.step
     warmup = min(WARMUP_STEPS, num_steps // 2)
     gate.begin(num_steps=num_steps)
-    on_step = step_listener(bench, what=what, gate=gate, steps_per_epoch=training.steps_per_epoch)
+    shown = step_listener(bench, what=what, gate=gate, steps_per_epoch=training.steps_per_epoch)
+
+    def on_step(report: "StepReport") -> None:
+        if each_step is not None:
+            each_step(report)
+        shown(report)
+
     with training_window(bench.metering, training, trial_number=trial_number) as whole:
-        training.run(until_step=warmup, on_step=on_step)
+        training.run(until_step=training.step + warmup, on_step=on_step)
         with measured_window(bench.metering, "steady training", trial_number=trial_number) as steady:
-            training.run(on_step=on_step)
+            training.run(until_step=last, on_step=on_step)
     pue = bench.config.energy.pue
     num_steady = num_steps - warmup
     return TrainingCost(
@@ -75,6 +100,7 @@ def measure_training(
         joules_per_step_uncertainty=pue * steady.result.uncertainty_j / num_steady,
         seconds_per_step=steady.result.duration_s / num_steady,
         num_steps=num_steps,
+        num_steady_steps=num_steady,
         data_wait=whole.data_wait(pue=pue),
         net=net_of(bench, whole.result, what=what),
     )
@@ -134,6 +160,7 @@ def probe_training(
         joules_per_step_uncertainty=uncertainty_j / window.result.duration_s * median_s,
         seconds_per_step=median_s,
         num_steps=len(durations_s),
+        num_steady_steps=len(durations_s),
     )
 
 

@@ -2,10 +2,12 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+
+from sqlalchemy import Connection
 
 from greensv.builtin.meters.machine import cpu_time_s
 from greensv.config import EnergyConfig
@@ -79,8 +81,15 @@ class Metering:
         if self.charger.is_exhausted or j_from_uj(self.charger.left_uj) <= CLOSING_S * self.power_w:
             raise BudgetExhausted("the budget is used up")
 
-    def reserve(self, energy_j: float, *, purpose: Purpose, trial_number: int | None = None) -> Lease | None:
-        """Takes joules out of what is left of the account; None when they do not fit."""
+    def reserve(
+        self,
+        energy_j: float,
+        *,
+        purpose: Purpose,
+        trial_number: int | None = None,
+        within: Callable[[Connection, Lease], bool] | None = None,
+    ) -> Lease | None:
+        """Takes joules out of what is left of the account; None when they do not fit, or `within` says no."""
         return self.ledger.reserve(
             self.study_id,
             self.account,
@@ -89,6 +98,7 @@ class Metering:
             trial_number=trial_number,
             holder=this_process(),
             ttl_s=LEASE_TTL_S,
+            within=within,
         )
 
     @contextmanager
@@ -284,8 +294,13 @@ def announce_meters(metering: Metering, listen: Listener) -> None:
 
 
 def reap_dead(ledger: Ledger, study_id: str) -> None:
-    """Closes the leases of processes that died, charging what they may have used since their last beat."""
-    ledger.reap(study_id, is_alive=is_alive)
+    """Closes the leases of processes that died, charging what they may have used since their last beat.
+
+    What they trained is set free in the same transactions.
+    """
+    from greensv.search.rungs.book import set_free
+
+    ledger.reap(study_id, is_alive=is_alive, within=set_free)
 
 
 def _seconds_since_process_start() -> float:

@@ -7,7 +7,7 @@ import numpy as np
 
 from greensv.errors import BudgetError, TrainingError
 from greensv.search.candidate import Candidate
-from greensv.search.cost import CostModel, Measured, Prediction
+from greensv.search.cost import CostModel, Measured, Prediction, Work
 from greensv.search.evaluator import full_recipe_steps, is_probed_apart, probe
 from greensv.search.events import Noted
 from greensv.search.measuring import MIN_PROBE_STEPS, PROBE_S, PROBE_WARMUP_STEPS, check_team, first_line
@@ -135,21 +135,20 @@ def make_plan(bench: Workbench, model: CostModel, *, seed: int) -> Plan:
 def predict_trial(bench: Workbench, model: CostModel, candidate: Candidate) -> Prediction:
     """Predicts a short training, its evaluation, and the probes of the phases with other crops."""
     steps = bench.config.search.num_epochs * _steps_per_epoch(bench)
-    speech_s = steps * step_speech_s(bench) + _speech_after_training_s(bench, model, candidate)
-    return model.predict(bench.work(candidate).per_second, speech_s=speech_s)
+    work = bench.work(candidate).per_second
+    speech_s = steps * step_speech_s(bench) + speech_after_training_s(bench, model, work, is_first_rung=True)
+    return model.predict(work, speech_s=speech_s)
 
 
 def predict_full(bench: Workbench, model: CostModel, candidate: Candidate) -> float:
     """Predicts the joules of the full recipe."""
+    return model.predict(bench.work(candidate).per_second, speech_s=full_speech_s(bench)).energy_j
+
+
+def full_speech_s(bench: Workbench) -> float:
+    """Returns the seconds of speech in all training steps of the full recipe."""
     batch = bench.config.recipe.batch_size
-    speech_s = sum(full_recipe_steps(bench, p) * batch * p.crop_s for p in bench.config.recipe.phases)
-    return model.predict(bench.work(candidate).per_second, speech_s=speech_s).energy_j
-
-
-def predict_after_training_j(bench: Workbench, model: CostModel, candidate: Candidate) -> float:
-    """Predicts the joules of what follows a short training: scoring the development pairs, probing other crops."""
-    speech_s = _speech_after_training_s(bench, model, candidate)
-    return model.predict(bench.work(candidate).per_second, speech_s=speech_s).energy_j
+    return sum(full_recipe_steps(bench, p) * batch * p.crop_s for p in bench.config.recipe.phases)
 
 
 def step_speech_s(bench: Workbench) -> float:
@@ -157,13 +156,18 @@ def step_speech_s(bench: Workbench) -> float:
     return bench.config.recipe.batch_size * bench.config.recipe.phases[0].crop_s
 
 
-def _speech_after_training_s(bench: Workbench, model: CostModel, candidate: Candidate) -> float:
-    """Returns how much training on speech costs what the evaluation and the probes of a trial do."""
+def speech_after_training_s(bench: Workbench, model: CostModel, work: Work, *, is_first_rung: bool) -> float:
+    """Returns how much training on speech costs what follows the training to a rung does.
+
+    That is scoring the development pairs and, once in a trial, probing the phases with other crops.
+    """
     speech_s = DEV_PASS_SHARE * bench.corpus.dev.utterances.duration_s
+    if not is_first_rung:
+        return speech_s
     batch = bench.config.recipe.batch_size
     for phase in bench.config.recipe.phases:
         if is_probed_apart(bench, phase):
-            step_s = model.predict(bench.work(candidate).per_second, speech_s=batch * phase.crop_s).duration_s
+            step_s = model.predict(work, speech_s=batch * phase.crop_s).duration_s
             steps = PROBE_WARMUP_STEPS + max(MIN_PROBE_STEPS, math.ceil(PROBE_S / step_s))
             speech_s += min(steps, _steps_per_epoch(bench)) * batch * phase.crop_s
     return speech_s

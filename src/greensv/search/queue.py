@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from greensv.energy.books.budget import Holder, is_alive, this_process
-from greensv.energy.books.ledger import Ledger
 from greensv.search.candidate import Candidate, SearchSpace
 from greensv.search.events import Listener, Noted
-from greensv.search.records import from_trial
+from greensv.search.rungs.book import RungBook
+from greensv.search.rungs.history import History, Run
 from greensv.search.study import OpenStudy
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 HOLDER_ATTRIBUTE = "greensv:holder"
 DEATHS_ATTRIBUTE = "greensv:num_deaths"
+CONTINUES_ATTRIBUTE = "continues"
+"""The number under which a trial was known before a larger budget took it up again."""
 MAX_DEATHS = 2
 """A candidate whose process died so often (out of memory, perhaps) is not tried again."""
 GRACE = timedelta(minutes=2)
@@ -53,33 +55,60 @@ def mark_held(trial: "optuna.Trial") -> None:
     trial.set_user_attr(HOLDER_ATTRIBUTE, dataclasses.asdict(this_process()))
 
 
-def reconcile(study: OpenStudy, ledger: Ledger, listen: Listener) -> None:
-    """Makes Optuna agree with the ledger after a crash; call it when the leases of the dead have been reaped.
+def reconcile(study: OpenStudy, book: RungBook, listen: Listener) -> None:
+    """Makes Optuna agree with the book of rungs after a crash; call it when the leases of the dead have been reaped.
 
-    A running trial that no open lease pays for and no living process holds is over. When its record holds both
-    objectives it is told as complete: its energy was used and its network scored. Otherwise it has failed, and its
-    candidate is queued again, once.
+    A running trial whose training has reached the top is told as complete; one that has been retired or given up is
+    ended; one that waits or is trained goes on. One that was proposed and never claimed, by a process that is no more,
+    has failed, and its candidate is queued again, once.
     """
     from optuna.trial import TrialState
 
-    leased = ledger.leased_trials(study.study_id)
-    storage = study.optuna._storage
+    book.free_orphans()
+    history = book.history()
+    latest: dict[int, Run] = {}
+    for run in history.all():
+        known = latest.get(run.key.trial_number)
+        if run.key.repetition == 0 and (known is None or known.key.rung < run.key.rung):
+            latest[run.key.trial_number] = run
     for trial in study.optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-        if trial.number in leased or not _is_abandoned(trial):
-            continue
-        record = from_trial(trial)
-        if record.eer is not None and record.train_energy_kwh is not None:
-            values = [record.eer, record.train_energy_kwh]
-            study.optuna.tell(trial.number, values, skip_if_finished=True)
-            listen(Noted(text=f"trial {trial.number} had finished when its process died: completed"))
-            continue
-        storage.set_trial_user_attr(trial._trial_id, "was_interrupted", True)
-        storage.set_trial_user_attr(trial._trial_id, "reason", "its process died")
-        study.optuna.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-        text = f"trial {trial.number} died with its process: failed"
-        if requeue_after_death(study.optuna, trial, reason="its process died"):
-            text += ", and its candidate queued again"
-        listen(Noted(text=text))
+        run_so_far = latest.get(trial.number)
+        if run_so_far is not None:
+            _agree(study, trial.number, run_so_far, history, listen)
+        elif _is_abandoned(trial):
+            _give_up(study, trial, listen)
+
+
+def _agree(study: OpenStudy, number: int, run: Run, history: History, listen: Listener) -> None:
+    """Ends a trial whose latest run is over; Optuna was not told when its process died."""
+    from optuna.trial import TrialState
+
+    if run.state == "done" and run.key.rung == history.top and run.objectives is not None:
+        study.optuna.tell(number, list(run.objectives), skip_if_finished=True)
+        listen(Noted(text=f"trial {number} had finished when its process died: completed"))
+    elif run.state == "failed":
+        reason = run.data.get("reason") or "the processes that trained it died"
+        study.optuna._storage.set_trial_user_attr(study.trial_id(number), "reason", reason)
+        study.optuna.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+        listen(Noted(text=f"trial {number} is given up: {reason}"))
+    elif run.state == "retired":
+        study.optuna.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
+
+
+def _give_up(study: OpenStudy, trial: "optuna.trial.FrozenTrial", listen: Listener) -> None:
+    """Ends a trial that no process holds and none has begun to train; its candidate is queued again, once."""
+    from optuna.trial import TrialState
+
+    storage = study.optuna._storage
+    storage.set_trial_user_attr(trial._trial_id, "was_interrupted", True)
+    storage.set_trial_user_attr(trial._trial_id, "reason", "its process died")
+    study.optuna.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+    text = f"trial {trial.number} died with its process: failed"
+    if CONTINUES_ATTRIBUTE not in trial.user_attrs and requeue_after_death(
+        study.optuna, trial, reason="its process died"
+    ):
+        text += ", and its candidate queued again"
+    listen(Noted(text=text))
 
 
 def _is_abandoned(trial: "optuna.trial.FrozenTrial") -> bool:

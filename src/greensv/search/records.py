@@ -15,9 +15,11 @@ def from_trial(trial: "FrozenTrial") -> TrialRecord:
     """Returns the record of an Optuna trial. Attributes of other tools are left alone."""
     known = {f.name for f in dataclasses.fields(TrialRecord)}
     attributes = {key: value for key, value in trial.user_attrs.items() if key in known}
-    if trial.values is not None and len(trial.values) == 2:
-        attributes["eer"], attributes["train_energy_kwh"] = trial.values
+    if "curve" in attributes:
+        attributes["curve"] = tuple(attributes["curve"])
     state = STATES[trial.state.name]
-    if state == "failed" and attributes.get("was_interrupted"):
+    if state == "refused" and (attributes.get("curve") or attributes.get("was_interrupted")):
+        state = "stopped"
+    if state in ("failed", "running") and attributes.get("was_interrupted"):
         state = "interrupted"
     return TrialRecord(**{**attributes, "number": trial.number, "state": state, "params": dict(trial.params)})

@@ -10,14 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from greensv.energy.books.ledger import Ledger
+from greensv.energy.books.outages import PATIENCE_S, is_passing, pauses
 from greensv.energy.books.schema import immediate_transactions
 from greensv.errors import StudyError
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_STORAGE = "sqlite:///runs/greensv.db"
 SQLITE_PREFIX = "sqlite:///"
+POSTGRESQL_OPTIONS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # in ms
+}
+"""In seconds: how soon a server that does not answer any more is noticed. The URL's own values come first."""
+
 MAKING_S = 10.0
 """A process that makes the tables of a new database is done after so many seconds."""
 
@@ -59,10 +71,8 @@ def open_storage(url: str, *, create: bool) -> tuple["RDBStorage", Ledger]:
         raise StudyError(f"{url!r} is no database URL; for a file write sqlite:///{url}")
     elif url.startswith("sqlite"):
         raise StudyError(f"{url} names no file, and a study outlives its process; write sqlite:///PATH")
-    is_sqlite = path is not None
-    engine_kwargs = {"connect_args": {"timeout": 60, "isolation_level": None}} if is_sqlite else {}
     try:
-        return _made_together(lambda: _open(url, engine_kwargs))
+        return _made_together(lambda: _open(url, _engine_options(url)))
     # RuntimeError: Optuna's word for tables of a version that this one cannot use.
     except (
         sqlalchemy.exc.SQLAlchemyError,
@@ -76,10 +86,21 @@ def open_storage(url: str, *, create: bool) -> tuple["RDBStorage", Ledger]:
         ) from error
 
 
-def _open(url: str, engine_kwargs: dict[str, Any]) -> tuple["RDBStorage", Ledger]:
-    import optuna
+def _engine_options(url: str) -> dict[str, Any]:
+    import sqlalchemy
 
-    storage = optuna.storages.RDBStorage(url, engine_kwargs=engine_kwargs)
+    if sqlite_path(url) is not None:
+        return {"connect_args": {"timeout": 60, "isolation_level": None}}
+    if not url.startswith("postgresql"):
+        return {}
+    given = sqlalchemy.make_url(url).query
+    return {"connect_args": {name: value for name, value in POSTGRESQL_OPTIONS.items() if name not in given}}
+
+
+def _open(url: str, engine_kwargs: dict[str, Any]) -> tuple["RDBStorage", Ledger]:
+    from greensv.search.patient_storage import PatientStorage
+
+    storage = PatientStorage(url, engine_kwargs=engine_kwargs)
     immediate_transactions(storage.engine)
     return storage, Ledger(storage.engine)
 
@@ -97,6 +118,40 @@ def _made_together(make: Callable[[], Made]) -> Made:
             if not is_theirs or time.monotonic() > until_s:
                 raise
             time.sleep(MAKING_S / 20)
+
+
+def patiently(call: Callable[[], Made], *, patience_s: float = PATIENCE_S) -> Made:
+    """Returns what a call to Optuna returns, made again for `patience_s` seconds while the database is away.
+
+    The first call may have been carried out although its answer was lost. So give it what does no harm twice:
+    `study.tell(..., skip_if_finished=True)`, attributes, reads. Of `study.ask`, a trial may be left RUNNING, without a
+    lease; `reconcile` finds it.
+
+    Raises:
+        StorageInternalError, SQLAlchemyError: the database stayed away, or waiting does not help, as with a full disk.
+    """
+    import optuna
+    import sqlalchemy.exc
+
+    waits = pauses(patience_s)
+    is_repeat = False
+    while True:
+        try:
+            done = call()
+        except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError) as error:
+            # Optuna wraps what fails inside of its session, and passes on what fails when it ends.
+            cause = error if isinstance(error, sqlalchemy.exc.DBAPIError) else error.__cause__
+            pause_s = next(waits, None)
+            if not isinstance(cause, sqlalchemy.exc.DBAPIError) or not is_passing(cause) or pause_s is None:
+                raise
+            if not is_repeat:
+                logger.warning("the storage is away (%s); trying again for %.0f s", _first_line(cause), patience_s)
+            is_repeat = True
+            time.sleep(pause_s)
+        else:
+            if is_repeat:
+                logger.warning("the storage can be used again")
+            return done
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from greensv.config import StudyConfig
+from greensv.config import FeatureConfig, StudyConfig
 from greensv.config.load import Problem, validate
 from greensv.errors import ConfigError
 from greensv.plugins import Plugins
@@ -18,7 +18,9 @@ from greensv.search.crew import Crew
 from greensv.search.events import Listener, Noted, Progressed
 from greensv.search.metering import Metering
 from greensv.search.skips import told_skipped
+from greensv.speaker.backbone import Backbone
 from greensv.speaker.dataset import Corpus, Dataset, Progress
+from greensv.speaker.space import Params
 from greensv.units import format_duration
 
 if TYPE_CHECKING:
@@ -61,23 +63,13 @@ class Workbench:
         """Returns what the candidate's network is, counted without running it."""
         key = (candidate.backbone, *sorted(candidate.params.items()))
         if key not in self._counted:
-            self._counted[key] = self._count(candidate)
+            backbone = self.space.backbones[candidate.backbone]
+            self._counted[key] = network_work(backbone, candidate.params, features=self.config.features)
         return self._counted[key]
 
-    def _count(self, candidate: Candidate) -> "NetworkWork":
-        from greensv.speaker.complexity import describe_network
-
-        backbone = self.space.backbones[candidate.backbone]
-        counted = describe_network(
-            lambda: backbone.build(candidate.params, features=self.config.features),
-            features=self.config.features,
-        )
-        seconds = counted.num_frames * self.config.features.frame_shift_ms / 1e3
-        return NetworkWork(
-            num_parameters=counted.num_parameters,
-            macs=counted.macs,
-            per_second=Work(macs=counted.macs / seconds, activations=counted.activations / seconds),
-        )
+    def is_counted(self, candidate: Candidate) -> bool:
+        """Whether `work` remembers the candidate, so that it answers at once."""
+        return (candidate.backbone, *sorted(candidate.params.items())) in self._counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +78,26 @@ class NetworkWork:
 
     num_parameters: int
     macs: int
+    embedding_dim: int
     per_second: Work
+
+
+def network_work(backbone: Backbone, params: Params, *, features: FeatureConfig) -> NetworkWork:
+    """Returns what a network is, counted without running it."""
+    from greensv.speaker.complexity import describe_network
+
+    counted = describe_network(lambda: backbone.build(params, features=features), features=features)
+    seconds = counted.num_frames * features.frame_shift_ms / 1e3
+    return NetworkWork(
+        num_parameters=counted.num_parameters,
+        macs=counted.macs,
+        embedding_dim=counted.embedding_dim,
+        per_second=Work(
+            macs=counted.macs / seconds,
+            activations=counted.kept_values / seconds,
+            num_layers=counted.num_layers,
+        ),
+    )
 
 
 def open_workbench(
@@ -101,8 +112,8 @@ def open_workbench(
 ) -> Workbench:
     """Loads the corpus, in all processes, and returns what every training of the study shares.
 
-    The audio that a search needs is decoded before any training, or, where `is_full`, that of the full recipe, which
-    scores no development pairs.
+    The audio that a search needs is decoded before any training, or, where `is_full`, that which the full recipe trains
+    on: development pairs are then scored once per network at the most, and their audio is read as it is needed.
 
     Raises:
         DataError: the corpus or the noise cannot be used.

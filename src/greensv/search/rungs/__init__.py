@@ -1,0 +1,1 @@
+"""The book of how far each candidate's training has come."""

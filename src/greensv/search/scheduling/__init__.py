@@ -1,0 +1,1 @@
+"""What is trained next: promotion through rungs, as pure functions of the history."""
