@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
+import postgresql
+
 SPEECHOCEAN762_VARIABLE = "GREENSV_SPEECHOCEAN762"
 
 
@@ -31,6 +33,23 @@ def speechocean762() -> Path:
     if not (path / "train" / "wav.scp").is_file():
         pytest.skip(f"no speechocean762 data in {path}; set {SPEECHOCEAN762_VARIABLE} to its folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[postgresql.Server]:
+    """A PostgreSQL server started for these tests, which they may stop and start again."""
+    with postgresql.running_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql_url(request: pytest.FixtureRequest) -> str:
+    """A PostgreSQL server's URL: of the one an environment variable names, else of one started for these tests.
+
+    Tests make their own database there: `postgresql.new_database`.
+    """
+    given = os.environ.get(postgresql.VARIABLE)
+    return given or request.getfixturevalue("postgresql_server").url
 
 
 WriteKaldiTree = Callable[[Path, Mapping[str, Mapping[str, int]]], Path]

@@ -29,8 +29,30 @@ def test_a_network_is_counted_by_hand() -> None:
         num_parameters_with_head=num_extractor + 5_994 * 5,
         macs=3 * 4 * 3 * 5 + 3 * 5,
         activations=3 * 5 + 5,
+        num_layers=2,
+        embedding_dim=5,
+        # What goes into the convolution, the linear layer and the normalisation; and its mean and deviation.
+        kept_values=4 * 10 + 3 + 3 * 5,
         num_frames=10,
     )
+
+
+def test_a_value_that_two_layers_need_is_kept_once() -> None:
+    class Twice(nn.Module):
+        embedding_dim = 3
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.linears = nn.ModuleList([nn.Linear(4, 3), nn.Linear(4, 3)])
+
+        def forward(self, features: Tensor, lengths: Tensor | None) -> Tensor:
+            first, second = (torch.sigmoid(linear(features)) for linear in self.linears)
+            return (first + second).mean(1)
+
+    counted = describe_network(Twice, features=FeatureConfig(num_mel_bins=4, use_energy=False), num_frames=10)
+    # The features once, and both sigmoids' outputs.
+    assert counted.kept_values == 4 * 10 + 2 * 3 * 10
+    assert counted.num_layers == 2
 
 
 def test_the_head_has_a_row_for_each_speaker() -> None:

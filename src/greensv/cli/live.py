@@ -12,6 +12,7 @@ from greensv.search.events import (
     MetersChosen,
     Noted,
     Progressed,
+    RungEnded,
     Stepped,
     TrialEnded,
     TrialStarted,
@@ -29,6 +30,8 @@ LOSS_LINE_INTERVAL_S = 15.0
 
 def trial_line(record: TrialRecord) -> str:
     """Returns a finished trial in one line."""
+    if record.state == "stopped":
+        return f"trial {record.number} stopped: {record.reason}"
     if record.eer is None or record.train_energy_kwh is None:
         return f"trial {record.number} {record.state}: {record.reason}"
     return (
@@ -37,10 +40,21 @@ def trial_line(record: TrialRecord) -> str:
     )
 
 
+def rung_line(event: RungEnded) -> str:
+    """Returns in one line what a training has shown on its way."""
+    record = event.record
+    return (
+        f"  trial {record.number}, rung {event.rung + 1} of {event.num_rungs}: EER {100 * (record.eer or 0):.2f} %, "
+        f"full training {_kwh(record.train_energy_kwh or 0)}"
+    )
+
+
 def started_line(event: TrialStarted) -> str:
     """Returns the beginning of a trial in one line."""
+    again = f", seed {event.repetition}" if event.repetition else ""
+    part = f" ({event.part})" if event.part else ""
     return (
-        f"trial {event.number}: {event.candidate}, {event.num_parameters:,} parameters, {event.macs / 1e9:.3g} GMAC; "
+        f"trial {event.number}{again}{part}: {event.candidate}, {event.num_parameters:,} parameters, {event.macs / 1e9:.3g} GMAC; "
         f"reckoned {format_energy(event.expected_j)}, {format_duration(event.expected_s)}"
     )
 
@@ -87,6 +101,8 @@ class PlainLog:
                 self._print(started_line(event))
             case Stepped():
                 self._print_step(event)
+            case RungEnded():
+                self._print(rung_line(event))
             case TrialEnded():
                 self._print(trial_line(event.record))
                 if self._last_budget is not None:
@@ -163,6 +179,9 @@ class LiveView:
                 if event.loss is not None or self._done == 0:
                     self._activity = f"{event.what}: epoch {event.epoch}/{event.num_epochs}{loss}"
                 self._done, self._total = event.step, event.num_steps
+            case RungEnded():
+                self._console.print(rung_line(event), markup=False)
+                self._trial, self._activity, self._done, self._total = None, "choosing what goes on", 0, 0
             case TrialEnded():
                 self._console.print(trial_line(event.record), markup=False)
                 self._trial, self._activity, self._done, self._total = None, "choosing the next candidate", 0, 0

@@ -15,6 +15,11 @@ from greensv.errors import GreensvError
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "search": ("greensv.cli.search:search", "Search for accurate and cheap networks inside an energy budget."),
+        "launch": (
+            "greensv.cli.launch:launch",
+            "Begin a search with several workers: on this machine's GPUs, or as SLURM jobs.",
+        ),
+        "worker": ("greensv.cli.worker:worker", "Join a search that has been begun, from any machine."),
         "pareto": ("greensv.cli.results:pareto", "Show the Pareto set of a study: EER against training energy."),
         "trials": ("greensv.cli.results:trials", "List a study's trials."),
         "budget": ("greensv.cli.results:budget", "Show what a study may spend and has spent."),
@@ -29,6 +34,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "verify": ("greensv.cli.verify:verify", "Say whether two recordings are of the same speaker."),
         "export": ("greensv.cli.export:export", "Write a saved network as an ONNX model, checked against it."),
         "describe": ("greensv.cli.describe:describe", "Parameters and MACs of a named system or any network."),
+        "predict": ("greensv.cli.predict:predict", "What training a network in full will cost, before it runs."),
         "data": ("greensv.cli.data:data", "Check a corpus before anything is trained on it."),
         "plugins": ("greensv.cli.components:plugins", "List every component and who provides it."),
         "meters": ("greensv.cli.components:meters", "What energy this machine can measure, and how well."),
@@ -38,6 +44,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "greensv.cli.calibrate:calibrate",
             "Measure a reference workload here, or how far a meter's scale is off.",
         ),
+        "bench": ("greensv.cli.bench:bench", "Compare search methods on simulated problems, without a GPU."),
         "dashboard": ("greensv.cli.dashboard:dashboard", "Open a study in optuna-dashboard."),
     }
 )

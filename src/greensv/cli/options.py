@@ -41,6 +41,14 @@ def study_options(function: F) -> F:
     return storage(name(function))
 
 
+artifacts_option = click.option(
+    "--artifacts",
+    metavar="URL",
+    help="Where trainings are kept on their way: a folder, or any store that fsspec knows, such as s3://bucket/path. "
+    "Workers on several machines need one that all reach.  [default: beside the report]",
+)
+
+
 def metrics_options(function: F) -> F:
     """Adds --metrics-port and --metrics-host; the command asks for them with `metrics_address`."""
     port = click.option(

@@ -65,7 +65,7 @@ def study_report(study: OpenStudy, ledger: Ledger, *, carbon: GridCarbon) -> Stu
         name=study.config.name,
         trials=records,
         front=front,
-        knee=knee(front).number if front else None,
+        knee=knee(front, study.objectives).number if front else None,
         account=account,
         carbon=carbon,
         provenance=_provenance(study),

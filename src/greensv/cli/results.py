@@ -24,7 +24,7 @@ def pareto(*, storage: str, study_name: str | None, as_json: bool) -> None:
     optuna_storage, _ = open_storage(storage, create=False)
     study = load(study_name, optuna_storage)
     front = study.front()
-    best = knee(front).number if front else None
+    best = knee(front, study.objectives).number if front else None
     if as_json:
         for record in front:
             echo_json({**record.as_json(), "is_knee": record.number == best})

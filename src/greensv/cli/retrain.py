@@ -80,7 +80,9 @@ def retrain(  # noqa: PLR0913 (each is an option)
         study = replace(study, config=replace(study.config, energy=energy))
     records = study.records()
     front = study.front()
-    chosen = choose_trials(records, front, trial=trial, knee=fronts.knee(front) if knee and front else None)
+    chosen = choose_trials(
+        records, front, trial=trial, knee=fronts.knee(front, study.objectives) if knee and front else None
+    )
     folder = prepare_folder(study_folder(storage, study.config.name))
     # With --json, standard output holds the results alone.
     out = Console(stderr=True, highlight=False) if as_json else console()

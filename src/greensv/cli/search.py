@@ -10,6 +10,7 @@ from greensv.cli.options import (
     DEFAULT_STORAGE,
     also_meter_option,
     also_meters,
+    artifacts_option,
     budget_option,
     metrics_address,
     metrics_options,
@@ -34,10 +35,19 @@ from greensv.errors import ConfigError
 @click.option("--device", type=click.Choice(["cpu", "cuda", "auto"]), help="Where to train.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the whole study.")
 @click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="End after N trials of the study.")
+@artifacts_option
 @metrics_options
 @click.pass_context
 def search(
-    ctx: click.Context, /, *, study: Path | None, budget_kwh: float, storage: str, max_trials: int | None, **flags: Any
+    ctx: click.Context,
+    /,
+    *,
+    study: Path | None,
+    budget_kwh: float,
+    storage: str,
+    max_trials: int | None,
+    artifacts: str | None,
+    **flags: Any,
 ) -> int:
     """Search for speaker-verification networks that are accurate and cheap, inside an energy budget.
 
@@ -52,7 +62,8 @@ def search(
 
         return follow(load_plugins(third_party=ctx.obj["third_party"]))
     from greensv.cli.live import LiveView, PlainLog
-    from greensv.cli.reports import try_to_write_report
+    from greensv.cli.reports import remember_end, try_to_write_report
+    from greensv.search.artifacts import ArtifactStore
     from greensv.search.configure import configure
     from greensv.search.exporter import exported
     from greensv.search.runner import SearchResult, run_search
@@ -68,8 +79,8 @@ def search(
     reports: list[Path | None] = []
 
     def finish(result: SearchResult) -> None:
-        because = result.ended_because
-        reports.append(try_to_write_report(result.study, ledger, folder, carbon=result.carbon, ended_because=because))
+        remember_end(result.study, result.ended_because)
+        reports.append(try_to_write_report(result.study, ledger, folder, carbon=result.carbon))
 
     with view, storage_failures(storage), exported(view, metrics_address(ctx)) as listen:
         result = run_search(
@@ -79,6 +90,7 @@ def search(
             plugins=plugins,
             budget_kwh=budget_kwh,
             max_trials=max_trials,
+            artifacts=ArtifactStore(artifacts or str((folder / "trainings").resolve())),
             listen=listen,
             finish=finish,
         )
@@ -143,7 +155,7 @@ def show_result(result: Any, ledger: Any, *, storage: str, report: Path | None) 
     from greensv.report.carbon_tables import carbon_words, notes
     from greensv.report.tables import budget_table, kwh, trials_table
     from greensv.search.accounts import account_as_json
-    from greensv.search.front import knee, pareto_front
+    from greensv.search.front import knee
     from greensv.search.storage import hide_password
     from greensv.units import format_energy
 
@@ -151,14 +163,14 @@ def show_result(result: Any, ledger: Any, *, storage: str, report: Path | None) 
     name = result.study.config.name
     out.print(f"\nThe search ended: {result.ended_because}.", markup=False)
     records = result.study.records()
-    front = pareto_front(records)
+    front = result.study.front()
     account = account_as_json(ledger, result.study.study_id, "search")
     assert account is not None
     out.print(budget_table(account, title=f"Budget of {name!r}"))
     if not front:
         out.print("No trial was completed, so there is no front yet.")
     else:
-        best = knee(front)
+        best = knee(front, result.study.objectives)
         out.print(
             trials_table(
                 front, title=f"Pareto set of {name!r}: {len(front)} of {len(records)} trials", knee=best.number
@@ -180,7 +192,7 @@ def show_result(result: Any, ledger: Any, *, storage: str, report: Path | None) 
         out.print(f"Report: {report}", soft_wrap=True, markup=False)
     where = "" if storage == DEFAULT_STORAGE else f" --storage {hide_password(storage)}"
     if front:
-        knee_kwh = 1.5 * (knee(front).train_energy_kwh or 0.0)
+        knee_kwh = 1.5 * (knee(front, result.study.objectives).train_energy_kwh or 0.0)
         out.print(
             f"Next: greensv retrain --knee --budget-kwh {knee_kwh:.2g} --study-name {name}{where}",
             soft_wrap=True,

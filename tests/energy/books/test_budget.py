@@ -157,7 +157,7 @@ class Books(RuleBasedStateMachine):
     @rule(data=st.data())
     def settle(self, data: st.DataObject) -> None:
         lease = data.draw(st.sampled_from(self.leases))
-        assert self.ledger.settle(lease) == self.left.pop(lease.id, 0)
+        assert self.ledger.settle(lease).given_back_uj == self.left.pop(lease.id, 0)
         self._absorb()
 
     @rule(dead=st.sets(st.integers(0, 3)), pass_s=st.sampled_from([0.0, 1.0, 59.0, 61.0]))

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, create_engine, select
 from greensv.energy.books.budget import Lease, Purpose, is_alive, this_process
 from greensv.energy.books.charging import Charger
 from greensv.energy.books.ledger import Ledger
+from greensv.energy.books.outages import StorageAway
 from greensv.energy.books.tables import charges, leases
 from greensv.energy.meter import Availability, Domain, MeterSession, PowerSample, Sample
 from greensv.energy.monitoring import Monitor, OpenMeter, Reading
@@ -100,8 +101,9 @@ def charger(monitor: ScriptedMonitor, ledger: Ledger) -> Charger:
     return make_charger(monitor, ledger)
 
 
-def make_charger(monitor: ScriptedMonitor, ledger: Ledger, *, pue: float = 1.0) -> Charger:
-    return Charger(monitor, ledger, study_id=STUDY, account=ACCOUNT, pue=pue, clock=monitor.clock)  # type: ignore[arg-type]
+def make_charger(monitor: ScriptedMonitor, ledger: Ledger, **changes: object) -> Charger:
+    known = {"study_id": STUDY, "account": ACCOUNT, "clock": monitor.clock}
+    return Charger(monitor, ledger, **{**known, **changes})  # type: ignore[arg-type]
 
 
 def lease_of(ledger: Ledger, amount_j: int, *, trial_number: int | None = None, purpose: Purpose = "idle") -> Lease:
@@ -168,8 +170,8 @@ def test_each_joule_is_charged_once_to_the_purpose_in_force(
         ("evaluation", 3, 16.0),
         ("idle", None, 32.0),
     ]
-    assert ledger.settle(trial) == 276 * J
-    assert ledger.settle(session) == 61 * J
+    assert ledger.settle(trial).given_back_uj == 276 * J
+    assert ledger.settle(session).given_back_uj == 61 * J
     ledger.verify(STUDY)
 
 
@@ -566,4 +568,114 @@ def test_a_killed_process_loses_no_more_than_is_assumed_for_it(ledger: Ledger, e
     assert statement.reserved_uj == 0
     assert statement.spent_by_purpose["reaped"] == reaped.charged_uj > 0
     assert statement.spent_uj >= used_j * J
+    ledger.verify(STUDY)
+
+
+@contextmanager
+def moved_away(engine: Engine) -> Iterator[None]:
+    """The database's file is somewhere else for a while."""
+    path = Path(str(engine.url.database))
+    path.rename(path.with_suffix(".away"))
+    try:
+        yield
+    finally:
+        path.with_suffix(".away").rename(path)
+
+
+def come_back_after(num_sleeps: int, engine: Engine, monitor: ScriptedMonitor) -> Callable[[float], None]:
+    """Sleeps by the monitor's clock; the file comes back with the last of them."""
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        monitor.now_s += seconds
+        if len(slept) == num_sleeps:
+            path = Path(str(engine.url.database))
+            path.with_suffix(".away").rename(path)
+
+    return sleep
+
+
+def test_training_goes_on_while_the_database_is_away_and_its_charges_are_booked_later(
+    monitor: ScriptedMonitor, ledger: Ledger, charger: Charger, engine: Engine
+) -> None:
+    with charger.hold(lease_of(ledger, 100, trial_number=3, purpose="training")):
+        with moved_away(engine):
+            for _ in range(10):
+                monitor.use(1.0)
+                monitor.tick(2.0)
+                charger.check()
+            assert charger.left_uj == 990 * J
+        assert booked(engine) == []
+        monitor.tick(2.0)
+        charger.check()
+        assert charger.left_uj == 990 * J
+    assert [row for row in booked(engine) if row[2]] == [("training", 3, 1.0)] * 10
+    ledger.verify(STUDY)
+
+
+@pytest.mark.parametrize("why", ["its lease may have expired", "its lease is used up"])
+def test_training_waits_for_a_database_that_is_away_once_nothing_promises_its_energy(
+    monitor: ScriptedMonitor, ledger: Ledger, engine: Engine, why: str
+) -> None:
+    path = Path(str(engine.url.database))
+    sleep = come_back_after(5, engine, monitor)
+    charger = make_charger(monitor, ledger, sleep=sleep)
+    monitor.power_w = 2.0
+    with charger.hold(lease_of(ledger, 100)):
+        path.rename(path.with_suffix(".away"))
+        if why == "its lease is used up":
+            monitor.use(97.0)
+            monitor.tick(2.0)
+            charger.check()
+            monitor.use(2.0)
+        else:
+            monitor.tick(59.5)
+        monitor.tick(2.0)
+        began_s = monitor.now_s
+        charger.check()
+        assert path.exists()
+        assert monitor.now_s == began_s + 5 * 0.5
+        assert not charger.is_fenced
+    ledger.verify(STUDY)
+
+
+def test_a_database_that_stays_away_ends_the_training_and_is_told_later(
+    monitor: ScriptedMonitor, engine: Engine
+) -> None:
+    ledger = Ledger(engine, patience_s=30.0)
+    ledger.open_account(STUDY, ACCOUNT, 1000 * J)
+    charger = make_charger(monitor, ledger, sleep=monitor.tick)
+    path = Path(str(engine.url.database))
+
+    def train() -> None:
+        with charger.hold(lease_of(ledger, 100)):
+            path.rename(path.with_suffix(".away"))
+            monitor.use(5.0)
+            monitor.tick(2.0)
+            charger.check()
+            monitor.tick(29.0)
+            charger.check()
+            monitor.tick(2.0)
+            charger.check()
+            pytest.fail("it has been away for longer than 30 s")
+
+    with pytest.raises(StorageAway, match=r"study\.db is gone"):
+        train()
+    path.with_suffix(".away").rename(path)
+    charger.flush()
+    assert [row for row in booked(engine) if row[2]] == [("idle", None, 5.0)]
+
+
+def test_flushing_and_leaving_a_lease_wait_until_all_is_written(
+    monitor: ScriptedMonitor, ledger: Ledger, engine: Engine
+) -> None:
+    path = Path(str(engine.url.database))
+    charger = make_charger(monitor, ledger, sleep=come_back_after(3, engine, monitor))
+    lease = lease_of(ledger, 100)
+    with charger.hold(lease):
+        monitor.use(3.0)
+        path.rename(path.with_suffix(".away"))
+    assert [row for row in booked(engine) if row[2]] == [("idle", None, 3.0)]
+    assert ledger.settle(lease).given_back_uj == 97 * J
     ledger.verify(STUDY)

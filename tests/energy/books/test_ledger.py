@@ -107,7 +107,7 @@ def test_a_charge_beyond_the_cap_is_booked_as_overrun(ledger: Ledger, study: str
     assert (outcome.lease_left_uj, outcome.account_left_uj, outcome.overrun_uj) == (0, 0, 30)
     statement = ledger.statement(study, ACCOUNT)
     assert (statement.spent_uj, statement.reserved_uj, statement.overrun_uj) == (300, 700, 30)
-    assert ledger.settle(other) == 700  # what others have reserved is not touched
+    assert ledger.settle(other).given_back_uj == 700  # what others have reserved is not touched
     statement = ledger.statement(study, ACCOUNT)  # and what they give back makes room for the overrun
     assert (statement.spent_uj, statement.overrun_uj, statement.left_uj) == (330, 0, 670)
     assert ledger.trial_energy_uj(study, ACCOUNT, 3) == 330
@@ -167,15 +167,15 @@ def test_topping_up_takes_from_the_account_or_is_refused(ledger: Ledger, study: 
     assert not ledger.top_up(lease, 401)
     assert ledger.top_up(lease, 400)
     assert ledger.charge(lease, [], peak_power_w=1.0).lease_left_uj == 1000
-    assert ledger.settle(lease) == 1000
+    assert ledger.settle(lease).given_back_uj == 1000
     assert not ledger.top_up(lease, 1)
 
 
 def test_settling_twice_gives_back_once(ledger: Ledger, study: str) -> None:
     lease = reserve(ledger, study, 600)
     ledger.charge(lease, [charge(100)], peak_power_w=1.0)
-    assert ledger.settle(lease) == 500
-    assert ledger.settle(lease) == 0
+    assert ledger.settle(lease).given_back_uj == 500
+    assert ledger.settle(lease).given_back_uj == 0
     statement = ledger.statement(study, ACCOUNT)
     assert (statement.spent_uj, statement.reserved_uj, statement.left_uj) == (100, 0, 900)
 

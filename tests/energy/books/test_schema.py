@@ -1,4 +1,5 @@
 import os
+import sqlite3
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +9,12 @@ import pytest
 from sqlalchemy import Engine, StaticPool, create_engine, inspect, text
 
 from greensv.energy.books.schema import (
-    SCHEMA_VERSION,
+    HEAD,
     create_tables,
     database_time,
     immediate_transactions,
+    reading,
+    revision,
     transaction,
 )
 from greensv.errors import StudyError
@@ -26,36 +29,8 @@ def test_tables_are_created_once_and_left_alone_afterwards(engine: Engine) -> No
     create_tables(engine)
     with engine.begin() as connection:
         assert connection.execute(text("SELECT cap_uj FROM greensv_accounts")).scalar_one() == 5
-        assert connection.execute(text("SELECT version FROM greensv_schema")).scalars().all() == [SCHEMA_VERSION]
+        assert revision(connection) == HEAD
     assert all(name.startswith("greensv_") for name in inspect(engine).get_table_names())
-
-
-def test_a_ledger_of_version_1_is_brought_up_to_date_and_keeps_its_rows(engine: Engine) -> None:
-    create_tables(engine)
-    with engine.begin() as connection:
-        for statement in (
-            "ALTER TABLE greensv_charges DROP COLUMN uncertainty_uj",
-            "ALTER TABLE greensv_windows DROP COLUMN uncertainty_uj",
-            "ALTER TABLE greensv_windows DROP COLUMN role",
-            "DROP TABLE greensv_idle",
-            "UPDATE greensv_schema SET version = 1",
-            "INSERT INTO greensv_windows VALUES (1, 's', 'search', 0, 'training', 0, 1, 'rapl', 'cpu', 'measured', 7)",
-        ):
-            connection.execute(text(statement))
-    create_tables(engine)
-    with engine.begin() as connection:
-        row = connection.execute(text("SELECT energy_uj, uncertainty_uj, role FROM greensv_windows")).one()
-        assert tuple(row) == (7, None, None)
-        assert connection.execute(text("SELECT version FROM greensv_schema")).scalars().all() == [SCHEMA_VERSION]
-    assert "greensv_idle" in inspect(engine).get_table_names()
-
-
-def test_a_database_of_a_newer_greensv_is_refused(engine: Engine) -> None:
-    create_tables(engine)
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE greensv_schema SET version = 99"))
-    with pytest.raises(StudyError, match="version 99; this greensv knows up to 2; upgrade greensv"):
-        create_tables(engine)
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"])
@@ -130,3 +105,36 @@ def test_a_failed_transaction_leaves_nothing_behind(engine: Engine) -> None:
         fail()
     with transaction(engine) as connection:
         assert connection.execute(text("SELECT count(*) FROM greensv_accounts")).scalar_one() == 0
+
+
+def test_reading_neither_waits_for_a_writer_nor_keeps_one_from_beginning(engine: Engine) -> None:
+    create_tables(engine)
+    count = text("SELECT count(*) FROM greensv_accounts")
+    with transaction(engine) as writer:
+        writer.execute(text("INSERT INTO greensv_accounts VALUES ('s', 'search', 5, 0, 0, 0)"))
+        with reading(engine) as reader:
+            assert reader.execute(count).scalar_one() == 0, "what is not committed is not there yet"
+    with reading(engine) as reader:
+        assert reader.execute(count).scalar_one() == 1
+        with engine.connect() as writer, writer.begin():
+            writer.execute(text("UPDATE greensv_accounts SET spent_uj = 1"))
+            writer.rollback()
+
+
+def test_after_reading_a_transaction_takes_the_write_lock_again(tmp_path: Path, open_engine: Open) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/study.db")
+    create_tables(engine)
+    with reading(engine):
+        pass
+    other = sqlite3.connect(tmp_path / "study.db", timeout=0)
+    with transaction(engine), pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("BEGIN IMMEDIATE")
+    other.close()
+
+
+def test_a_database_that_cannot_be_read_is_named(tmp_path: Path, open_engine: Open) -> None:
+    with (
+        pytest.raises(StudyError, match=r"nowhere/study\.db cannot be used"),
+        reading(open_engine(f"sqlite:///{tmp_path}/nowhere/study.db")),
+    ):
+        pass

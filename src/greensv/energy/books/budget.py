@@ -31,7 +31,10 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """A reservation as granted. What is left of it is in the database; each `ChargeOutcome` tells."""
+    """A reservation as granted. What is left of it is in the database; each `ChargeOutcome` tells.
+
+    Read back from the database, as in `ReapedLease`, `granted_uj` includes what it was topped up with.
+    """
 
     id: str
     study_id: str
@@ -78,6 +81,16 @@ class ChargeOutcome:
     """What this call booked beyond the cap."""
     is_fenced: bool
     """The lease was closed meanwhile: its holder must stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What closing a lease did."""
+
+    given_back_uj: int
+    """What was left of it, in microjoules; 0 when it had been closed before."""
+    is_reaped: bool
+    """Another process had taken its holder for dead and closed it: the work it paid for is no longer the holder's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

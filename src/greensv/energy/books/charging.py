@@ -3,12 +3,13 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from greensv.energy.books.accrual import Accrual, Use
 from greensv.energy.books.budget import Charge, ChargeOutcome, Lease, Purpose
 from greensv.energy.books.ledger import Ledger
+from greensv.energy.books.outages import StorageAway
 from greensv.energy.monitoring import Monitor, Reading
 from greensv.errors import GreensvError
 from greensv.units import uj_from_j
@@ -22,6 +23,9 @@ _STARTUP_CHANGES = 2
 _BUSY_ALLOWANCE_S = 5.0
 """How long a busy database may hold up a write. Should a process be killed in one held up for longer, the energy of the
 time beyond is the only one that reaping its lease leaves out; assuming more would bill every killed process for it."""
+
+_LOOKS_PER_FLUSH = 4
+"""How many times per flush interval whoever waits for a database that is away looks whether it is back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,9 @@ class Charger:
     of that and one polling interval; whoever reaps its lease charges an estimate for it. Energy used while no lease is
     held is charged to the account directly. `hold` and `purpose` are for one thread, the one that trains.
 
+    While the database is away, charges wait in memory. Training goes on for as long as the lease in force surely is
+    ours and pays for it; from then on `check` waits. So do `flush`, `close` and the end of a `hold`.
+
     Args:
         monitor: a started monitor.
         ledger: the books.
@@ -63,6 +70,7 @@ class Charger:
         pue: every joule is multiplied by it.
         flush_interval_s: seconds between two writes; each also renews the leases held.
         clock: the monotonic clock, in seconds.
+        sleep: waits for so many seconds.
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class Charger:
         pue: float = 1.0,
         flush_interval_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._monitor = monitor
         self._ledger = ledger
@@ -83,6 +92,7 @@ class Charger:
         self._pue = pue
         self._flush_interval_s = flush_interval_s
         self._clock = clock
+        self._sleep = sleep
         self._writing = threading.Lock()  # one writer at a time
         self._state = threading.RLock()  # guards what follows; never held while the database works
         self._accrual = Accrual(pue=pue, clock=clock)
@@ -90,10 +100,11 @@ class Charger:
         self._entries: list[_Entry] = []
         self._outcomes: dict[str, ChargeOutcome] = {}
         self._beaten_at_s: dict[str, float] = {}
-        self._written_at_s = clock()
+        self._write_again_s = clock() + flush_interval_s
         self._has_told_power = False  # until then, nothing would be assumed for this process if it were killed
         self._startup_s: float | None = None
         self._error: GreensvError | None = None
+        self._away_since_s: float | None = None
         self._is_closed = False
         monitor.add_observer(self._observe)
 
@@ -101,13 +112,19 @@ class Charger:
     def hold(self, lease: Lease) -> Iterator[None]:
         """Charges to `lease` inside the block, and keeps it and those around it renewed. Does not settle it.
 
+        At the end, all that the lease has to pay for is in the ledger, if the database can be had.
+
         Raises:
             StudyError: the ledger cannot be written, so that nothing may be used on its promise.
         """
         assert lease.ttl_s > self._next_beat_s, "the lease would expire between two beats"
-        with self._using(Use(lease=lease, purpose=lease.purpose, trial_number=lease.trial_number)):
-            self.check()
-            yield
+        try:
+            with self._using(Use(lease=lease, purpose=lease.purpose, trial_number=lease.trial_number)):
+                self.check()
+                yield
+        finally:
+            with suppress(GreensvError):  # must not hide why the block was left: `check` tells
+                self._wait_while(lambda: any(entry.lease == lease for entry in self._entries))
 
     @contextmanager
     def purpose(self, purpose: Purpose, *, trial_number: int | None = None) -> Iterator[None]:
@@ -134,30 +151,62 @@ class Charger:
             self._accrual.count_from(self._clock() - duration_s, counting)
 
     def flush(self) -> None:
-        """Reads the meters and writes everything up to now.
+        """Reads the meters and writes everything up to now, waiting for a database that is away.
 
         Raises:
             StudyError: the ledger cannot be written; what was not written is kept and written by the next success.
         """
         self._collect(self._monitor.poll())
         self._write()
-        self.check()
+        self._wait_while(lambda: True)
 
     def close(self) -> None:
-        """Writes what is left; nothing is charged afterwards. Raises as `flush`."""
+        """Writes what is left; nothing is charged afterwards. Waits and raises as `flush`."""
         readings = self._monitor.poll()
         with self._state:
             self._collect(readings)
             self._enter_startup()
             self._is_closed = True
         self._write()
-        self.check()
+        self._wait_while(lambda: True)
+
+    @property
+    def unwritten(self) -> tuple[Charge, ...]:
+        """The charges that are not known to be in the ledger: after a failed `close`, what would be lost."""
+        with self._state:
+            return tuple(entry.charge for entry in self._entries)
 
     def check(self) -> None:
-        """Raises why the ledger could not be written, in whichever thread that was, until a write succeeds."""
-        with self._state:
-            if self._error is not None:
-                raise self._error
+        """Raises why the ledger could not be written, in whichever thread that was, until a write succeeds.
+
+        A database that is away is no reason for as long as its patience lasts and the lease in force pays for what is
+        used, which nobody can have closed before its ttl is over. Then it waits, so that nothing is used on no promise.
+        """
+        self._wait_while(lambda: not self._is_covered)
+
+    def _wait_while(self, is_needed: Callable[[], bool]) -> None:
+        """Tries to write for as long as the database is away, waiting is needed, and patience lasts."""
+        while True:
+            with self._state:
+                if self._error is None:
+                    return
+                if self._away_since_s is None or self._clock() - self._away_since_s >= self._ledger.patience_s:
+                    raise self._error
+                if not is_needed():
+                    return
+            self._sleep(self._flush_interval_s / _LOOKS_PER_FLUSH)
+            self._collect(self._monitor.poll())
+            self._write()
+
+    @property
+    def _is_covered(self) -> bool:
+        """Whether the lease in force, which cannot be renewed now, is still ours and pays for the next flush."""
+        lease = self._lease_in_force
+        if lease is None:
+            return True
+        if lease.id not in self._outcomes or self._clock() - self._beaten_at_s[lease.id] > lease.ttl_s - self._late_s:
+            return False
+        return self.lease_left_uj(lease) > uj_from_j((self._monitor.power_w or 0.0) * self._pue * self._late_s)
 
     @property
     def left_uj(self) -> int:
@@ -185,8 +234,11 @@ class Charger:
 
         That takes a metering interval, or what the slowest charged meter takes to change where that is longer.
         """
-        late_s = max(self._monitor.interval_s, self._monitor.resolution_s)
-        return self.left_uj <= uj_from_j((self._monitor.power_w or 0.0) * self._pue * late_s)
+        return self.left_uj <= uj_from_j((self._monitor.power_w or 0.0) * self._pue * self._late_s)
+
+    @property
+    def _late_s(self) -> float:
+        return max(self._monitor.interval_s, self._monitor.resolution_s)
 
     @property
     def is_fenced(self) -> bool:
@@ -234,7 +286,7 @@ class Charger:
         """Called by the monitor's thread after each poll."""
         self._collect(readings)
         is_power_new = not self._has_told_power and self._monitor.peak_power_w is not None
-        if is_power_new or self._clock() - self._written_at_s >= self._flush_interval_s:
+        if is_power_new or self._clock() >= self._write_again_s:
             self._write()
 
     def _collect(self, readings: Sequence[Reading]) -> None:
@@ -269,17 +321,24 @@ class Charger:
                 in_force = self._lease_in_force
                 batches = self._batches()
                 is_power_known = self._monitor.peak_power_w is not None
+                began_s = self._clock()
             try:
                 for lease, charges in batches:
                     self._write_batch(lease, charges, read_at_s=read_at_s, is_in_force=lease == in_force)
             except GreensvError as error:
                 with self._state:
                     self._error = error
+                    if not isinstance(error, StorageAway):
+                        self._away_since_s = None
+                    elif self._away_since_s is None:
+                        self._away_since_s = began_s
             else:
                 with self._state:
-                    self._error = None
+                    self._error = self._away_since_s = None
             with self._state:
-                self._written_at_s = self._clock()
+                now_s = self._clock()
+                # A server that does not answer holds up the meters' thread: for half of the time at most.
+                self._write_again_s = now_s + max(self._flush_interval_s, now_s - began_s if self._error else 0.0)
                 self._has_told_power = is_power_known
 
     def _batches(self) -> list[tuple[Lease | None, list[Charge]]]:
@@ -298,10 +357,15 @@ class Charger:
             # A process that dies used energy on one lease only: of the others, nothing is to be assumed.
             power_w = (self._monitor.peak_power_w or 0.0) * self._pue if is_in_force else 0.0
             outcome = self._ledger.charge(
-                lease, charges, peak_power_w=power_w, next_beat_s=self._next_beat_s, age_s=self._clock() - read_at_s
+                lease,
+                charges,
+                peak_power_w=power_w,
+                next_beat_s=self._next_beat_s,
+                age_s=self._clock() - read_at_s,
+                patience_s=0.0,
             )
         elif charges:
-            outcome = self._ledger.charge_unreserved(self._study_id, self._account, charges)
+            outcome = self._ledger.charge_unreserved(self._study_id, self._account, charges, patience_s=0.0)
         else:
             return
         written = {charge.id for charge in charges}

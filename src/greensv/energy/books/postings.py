@@ -4,17 +4,38 @@ Callers lock the account's row first (`lock_account`, `require_account` or `take
 """
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from sqlalchemy import Connection, RowMapping, Update, and_, func, select, update
+from sqlalchemy import BigInteger, Connection, Update, and_, bindparam, func, select, update
 
 from greensv.energy.books.budget import Charge, Holder, Lease, split_at_cap
+from greensv.energy.books.schema import EPOCH_SECONDS
 from greensv.energy.books.tables import accounts, charges, leases
 from greensv.errors import BudgetError
 
 _IDS_PER_QUERY = 500  # both databases limit the parameters of a statement
+
+# Made once: reserving and settling stand beside Optuna's ask and tell, and must cost little in comparison.
+_AMOUNT = bindparam("amount", type_=BigInteger)
+_TAKE = {
+    dialect: update(accounts)
+    .where(accounts.c.study_id == bindparam("study"), accounts.c.account == bindparam("name"))
+    .where(accounts.c.spent_uj + accounts.c.reserved_uj + _AMOUNT <= accounts.c.cap_uj)
+    .values(reserved_uj=accounts.c.reserved_uj + _AMOUNT)
+    .returning(now)
+    for dialect, now in EPOCH_SECONDS.items()
+}
+_LOCK_LEASE = (
+    select(accounts, leases)
+    # The account first, as everywhere.
+    .select_from(
+        accounts.join(leases, and_(leases.c.study_id == accounts.c.study_id, leases.c.account == accounts.c.account))
+    )
+    .where(leases.c.id == bindparam("lease"))
+    .with_for_update()
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,21 +61,22 @@ class HeldLease:
 
     lease: Lease
     is_open: bool
+    is_reaped: bool
     left_uj: int
     last_beat_at: float
     next_beat_s: float
     peak_power_w: float
     pue: float
 
-    def is_expired(self, now: float) -> bool:
-        """Whether its holder has been silent for more than its ttl."""
-        return now > self.last_beat_at + self.lease.ttl_s
+    def is_expired(self, now: float, *, reachable_since: float = 0.0) -> bool:
+        """Whether its holder has been silent for more than its ttl, since it could reach the database."""
+        return now > max(self.last_beat_at, reachable_since) + self.lease.ttl_s
 
 
 def lock_account(connection: Connection, study_id: str, account: str) -> Account | None:
     """Returns an account, locked until the transaction ends, or None when it is not open."""
     wanted = and_(accounts.c.study_id == study_id, accounts.c.account == account)
-    # SQLite has no FOR UPDATE, and needs none: its transactions began with the write lock.
+    # SQLite has no FOR UPDATE, and needs none: a transaction begins with the write lock, and `reading` sees one state.
     row = connection.execute(select(accounts).where(wanted).with_for_update()).one_or_none()
     return None if row is None else Account(**row._mapping)
 
@@ -71,27 +93,41 @@ def require_account(connection: Connection, study_id: str, account: str) -> Acco
     return found
 
 
-def take(connection: Connection, study_id: str, account: str, amount_uj: int) -> bool:
-    """Reserves an amount; False when it does not fit, or when the account is not open."""
-    fits = accounts.c.spent_uj + accounts.c.reserved_uj + amount_uj <= accounts.c.cap_uj
-    reserve = _of_account(study_id, account).where(fits).values(reserved_uj=accounts.c.reserved_uj + amount_uj)
-    return connection.execute(reserve).rowcount == 1
+def lock_lease(connection: Connection, lease: Lease) -> tuple[Account, HeldLease]:
+    """Returns a lease's account and where the lease stands, both locked until the transaction ends.
+
+    Raises:
+        BudgetError: the account is not open.
+    """
+    row = connection.execute(_LOCK_LEASE, {"lease": lease.id}).one_or_none()
+    if row is None:
+        require_account(connection, lease.study_id, lease.account)
+        raise LookupError(f"no lease {lease.id} of account {lease.account}")
+    values = row._mapping
+    account = Account(**{name: values[accounts.c[name]] for name in Account.__dataclass_fields__})
+    return account, _held({column.name: values[column] for column in leases.c})
+
+
+def take(connection: Connection, study_id: str, account: str, amount_uj: int) -> float | None:
+    """Reserves an amount and returns the database's time; None when it does not fit, or the account is not open."""
+    taking = _TAKE[connection.dialect.name]
+    return connection.execute(taking, {"study": study_id, "name": account, "amount": amount_uj}).scalar_one_or_none()
 
 
 def raise_cap(connection: Connection, account: Account, cap_uj: int) -> None:
     """Raises a cap, which makes room for what was overrun before."""
     connection.execute(_of_account(account.study_id, account.account).values(cap_uj=cap_uj))
-    absorb_overrun(connection, account.study_id, account.account)
+    absorb_overrun(connection, replace(account, cap_uj=cap_uj))
 
 
-def absorb_overrun(connection: Connection, study_id: str, account: str) -> None:
+def absorb_overrun(connection: Connection, opened: Account) -> None:
     """Moves earlier overrun under the cap as far as there is room, by rows of equal and opposite overrun.
 
     Called whenever room appears, so that an account with an overrun has nothing left to give away.
     """
-    opened = require_account(connection, study_id, account)
     if not opened.overrun_uj or not opened.left_uj:
         return
+    study_id, account = opened.study_id, opened.account
     key = ("lease_id", "trial_number", "purpose", "meter", "domain", "quality", "pue")
     groups = connection.execute(
         select(
@@ -169,15 +205,15 @@ def insert_lease(connection: Connection, lease: Lease, *, now: float) -> None:
     connection.execute(leases.insert(), row)
 
 
-def held_lease(connection: Connection, lease_id: str) -> HeldLease:
-    """Returns where a lease stands."""
-    return _held(connection.execute(select(leases).where(leases.c.id == lease_id)).mappings().one())
+def has_lease(connection: Connection, lease_id: str) -> bool:
+    """Whether a lease was written, be it open or closed."""
+    return connection.execute(select(leases.c.id).where(leases.c.id == lease_id)).one_or_none() is not None
 
 
 def open_leases(connection: Connection, study_id: str) -> list[HeldLease]:
     """Returns the open leases of a study, oldest first."""
     wanted = select(leases).where(leases.c.study_id == study_id, leases.c.state == "open").order_by(leases.c.opened_at)
-    return [_held(row) for row in connection.execute(wanted).mappings()]
+    return [_held(dict(row)) for row in connection.execute(wanted).mappings()]
 
 
 def beat(
@@ -193,14 +229,26 @@ def add_to_lease(connection: Connection, lease_id: str, amount_uj: int) -> None:
     connection.execute(_of_lease(lease_id).values(left_uj=leases.c.left_uj + amount_uj))
 
 
-def close_lease(connection: Connection, held: HeldLease, *, state: Literal["settled", "reaped"]) -> int:
-    """Closes a lease and gives back to the account what is left; returns it, 0 when it was closed before."""
-    if not held.is_open:
-        return 0
-    connection.execute(_of_lease(held.lease.id).values(state=state, left_uj=0))
-    give_back = _of_account(held.lease.study_id, held.lease.account)
-    connection.execute(give_back.values(reserved_uj=accounts.c.reserved_uj - held.left_uj))
-    absorb_overrun(connection, held.lease.study_id, held.lease.account)
+def top_up_lease(connection: Connection, lease_id: str, amount_uj: int) -> None:
+    """Adds to a lease what `take` has paid for."""
+    connection.execute(
+        _of_lease(lease_id).values(left_uj=leases.c.left_uj + amount_uj, granted_uj=leases.c.granted_uj + amount_uj)
+    )
+
+
+def close_lease(
+    connection: Connection, account: Account, held: HeldLease, *, state: Literal["settled", "reaped"]
+) -> int:
+    """Closes an open lease and gives back to the account, as it stands and is locked, what is left; returns it."""
+    close = _of_lease(held.lease.id).values(state=state, left_uj=0)
+    give_back = _of_account(account.study_id, account.account)
+    give_back = give_back.values(reserved_uj=accounts.c.reserved_uj - held.left_uj)
+    if connection.dialect.name == "postgresql":  # both in one round trip; SQLite has none to save, nor such statements
+        connection.execute(give_back.add_cte(close.cte("closed")))
+    else:
+        connection.execute(close)
+        connection.execute(give_back)
+    absorb_overrun(connection, replace(account, reserved_uj=account.reserved_uj - held.left_uj))
     return held.left_uj
 
 
@@ -227,9 +275,10 @@ def _spend(connection: Connection, account: Account, *, spent_uj: int, reserved_
     )
 
 
-def _held(row: RowMapping) -> HeldLease:
+def _held(row: Mapping[str, Any]) -> HeldLease:
     holder = Holder(host=row["host"], pid=row["pid"], process_started_at=row["process_started_at"])
     names = ("id", "study_id", "account", "purpose", "trial_number", "granted_uj", "ttl_s")
     lease = Lease(holder=holder, **{name: row[name] for name in names})
     standing = {name: row[name] for name in ("left_uj", "last_beat_at", "next_beat_s", "peak_power_w", "pue")}
-    return HeldLease(lease=lease, is_open=row["state"] == "open", **standing)
+    state = row["state"]
+    return HeldLease(lease=lease, is_open=state == "open", is_reaped=state == "reaped", **standing)

@@ -2,14 +2,32 @@
 
 No foreign key leads to Optuna's tables and none of its ids is used: Optuna's `delete_study` silently does nothing when
 a foreign key holds it back, and SQLite gives the id of a deleted study to the next one, which would inherit its budget.
-Times are UTC epoch seconds. A change here is a new `schema.SCHEMA_VERSION`, and a step that brings older tables to it.
+Times are UTC epoch seconds. A change here needs a step that brings older tables to it: see `migrations`.
 """
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Double, Index, Integer, MetaData, String, Table
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 metadata = MetaData()
 
-schema_version = Table("greensv_schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
+VERSION_TABLE = "greensv_alembic_version"
+"""Not `alembic_version`, which is Optuna's."""
+
+revisions = Table(VERSION_TABLE, metadata, Column("version_num", String(32), primary_key=True))
+
+# How versions were kept before alembic. Its row says 3, at which a greensv that knows only this table refuses to go on.
+former_version = Table("greensv_schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
 
 accounts = Table(
     "greensv_accounts",
@@ -196,4 +214,24 @@ sharers = Table(
     Column("joined_at", Double, nullable=False),
     Column("beat_at", Double, nullable=False),
     Index("greensv_sharers_by_node", "node", "state"),
+)
+
+rungs = Table(
+    "greensv_rungs",  # the search's: what each trial has trained so far, and who trains it now
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("study_id", String(64), nullable=False),
+    Column("trial_number", Integer, nullable=False),
+    Column("repetition", Integer, nullable=False, server_default="0"),
+    Column("rung", Integer, nullable=False),
+    Column("state", String(16), nullable=False),  # running, done, stopped, failed or retired
+    Column("lease_id", String(36)),
+    Column("attempts", Integer, nullable=False),
+    Column("start_step", BigInteger, nullable=False),
+    Column("step", BigInteger, nullable=False),  # done so far, and saved
+    Column("worker", String(255)),
+    Column("data", Text),  # JSON
+    Column("updated_at", Double, nullable=False),
+    UniqueConstraint("study_id", "trial_number", "repetition", "rung", name="greensv_rungs_once"),
+    Index("greensv_rungs_by_state", "study_id", "state"),
 )

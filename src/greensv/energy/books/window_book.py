@@ -11,7 +11,7 @@ from greensv.energy.books.tables import windows
 from greensv.energy.metering.parts import REST, split
 from greensv.energy.metering.reading import Reading
 from greensv.energy.metering.window import EnergyWindow
-from greensv.units import j_from_uj
+from greensv.units import j_from_uj, uj_from_j
 
 TRAINING = "training"
 """The window of a trial's, or a retraining's, training."""
@@ -32,6 +32,51 @@ class WindowTotal:
     energy_j: float
     uncertainty_j: float | None
     """Standard; None in the books of an older greensv."""
+
+
+def record_window(
+    connection: Connection,
+    study_id: str,
+    account: str,
+    window: EnergyWindow,
+    *,
+    trial_number: int | None,
+    is_repeat: bool = False,
+) -> None:
+    """Writes a window: one row per reading, also of what was read beside the charged joules.
+
+    Args:
+        connection: in a transaction.
+        study_id: the study's own id.
+        account: the account that pays for what the window covers.
+        window: a closed one.
+        trial_number: the trial it is of, if it is of one.
+        is_repeat: it may be there already; then nothing is written.
+    """
+    key = {
+        "study_id": study_id,
+        "account": account,
+        "trial_number": trial_number,
+        "name": window.name,
+        "started_at": window.started_at.timestamp(),
+        "duration_s": window.duration_s,
+    }
+    if is_repeat and connection.execute(select(windows.c.id).filter_by(**key).limit(1)).first():
+        return
+    rows = [
+        {
+            **key,
+            "meter": reading.meter,
+            "domain": str(reading.domain),
+            "quality": reading.quality,
+            "energy_uj": uj_from_j(reading.energy_j),
+            "uncertainty_uj": uj_from_j(reading.uncertainty_j),
+            "role": reading.role,
+        }
+        for reading in (*window.readings, *window.others)
+    ]
+    if rows:
+        connection.execute(windows.insert(), rows)
 
 
 def window_totals(

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from sqlalchemy import BigInteger, Engine, cast, func, select
+from sqlalchemy import BigInteger, Engine, case, cast, func, select
 
-from greensv.energy.books.schema import transaction
+from greensv.energy.books.schema import reading, transaction
 from greensv.energy.books.tables import carbon_factors, charges
 from greensv.energy.carbon import CarbonFactor, CarbonSource
 from greensv.energy.grid.series import ChargeSpan, FactorSeries, FactorSpan
@@ -58,7 +58,7 @@ class CarbonBook:
             rows = rows.where(carbon_factors.c.source == source)
         if region is not None:
             rows = rows.where(carbon_factors.c.region == region)
-        with transaction(self.engine) as connection:
+        with reading(self.engine) as connection:
             found = connection.execute(rows).mappings().all()
         return [FactorSpan(**{**row, "is_estimated": bool(row["is_estimated"])}) for row in found]
 
@@ -79,7 +79,7 @@ class CarbonBook:
             rows = rows.where(charges.c.account == account)
         if trial_number is not None:
             rows = rows.where(charges.c.trial_number == trial_number)
-        with transaction(self.engine) as connection:
+        with reading(self.engine) as connection:
             return [ChargeSpan(**row) for row in connection.execute(rows).mappings()]
 
     def charges_by_minute(self, account: str) -> list[ChargeSpan]:
@@ -87,7 +87,9 @@ class CarbonBook:
 
         The database adds them up, which is quicker than to read them where a long study is looked at over and over.
         """
-        minute = cast(charges.c.started_at / 60.0, BigInteger)
+        minutes = charges.c.started_at / 60.0
+        whole = cast(minutes, BigInteger)
+        minute = whole - case((whole > minutes, 1), else_=0)  # PostgreSQL rounds where SQLite cuts off
         rows = (
             select(
                 func.min(charges.c.started_at).label("started_at"),
@@ -98,7 +100,7 @@ class CarbonBook:
             .group_by(minute)
             .order_by(minute)
         )
-        with transaction(self.engine) as connection:
+        with reading(self.engine) as connection:
             found = connection.execute(rows).mappings().all()
         return [
             ChargeSpan(
