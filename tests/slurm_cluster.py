@@ -59,7 +59,13 @@ class Cluster:
         shown = self.run("scontrol", "--oneliner", "show", "job", job_id)
         return {word.partition("=")[2] for word in shown.split() if word.startswith("JobState=")}
 
-    def wait_for(self, job_id: str, *states: str, seconds: float = 120.0) -> None:
+    def start_now(self, job_id: str) -> None:
+        """Starts a job that was put back: SLURM lets it wait for up to two minutes."""
+        self.wait_for(job_id, "PENDING", "RUNNING", "COMPLETED")
+        if self.states(job_id) == {"PENDING"}:
+            self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+
+    def wait_for(self, job_id: str, *states: str, seconds: float = 300.0) -> None:
         until_s = time.monotonic() + seconds
         while not self.states(job_id) <= set(states):
             assert time.monotonic() < until_s, f"job {job_id} is {self.states(job_id)}, not {states}"

@@ -143,7 +143,7 @@ class Desk:
         return "\n".join(path.read_text() for path in sorted((self.folder / "runs" / name / "workers").glob("*_log.*")))
 
     def wait_for(self, name: str, words: str, times: int = 1) -> None:
-        until_s = time.monotonic() + 120
+        until_s = time.monotonic() + 300
         while self.logs(name).count(words) < times:
             assert time.monotonic() < until_s, self.logs(name)
             time.sleep(0.1)
@@ -188,5 +188,6 @@ def test_a_worker_whose_time_is_over_saves_and_its_job_is_put_back(cluster: Clus
     cluster.run("scancel", "--signal=USR2", job)  # what SLURM itself sends 90 s before the end
     desk.wait_for("over", "This worker ended: interrupted")
     desk.wait_for("over", "Requeued job")
+    cluster.start_now(job)
     cluster.wait_for(job, "COMPLETED")
     assert desk.states("over").count("complete") == 2

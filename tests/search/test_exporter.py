@@ -17,6 +17,7 @@ from greensv.energy.grid.book import CarbonBook
 from greensv.energy.grid.series import ChargeSpan
 from greensv.energy.grid.watch import CarbonWatch
 from greensv.errors import ConfigError
+from greensv.search.artifacts import ArtifactStore
 from greensv.search.events import Event, JobOpened, TrialEnded, TrialStarted
 from greensv.search.exporter import Address, RunningJob, exported
 from greensv.search.front import knee, pareto_front
@@ -94,6 +95,7 @@ def run_listened(lab: Lab, listen: Callable[[Event], None]) -> None:
             plugins=lab.plugins,
             budget_kwh=1.0,
             max_trials=3,
+            artifacts=ArtifactStore(str(lab.folder / "trainings")),
             listen=listen,
             finish=lab.finished.append,
         )

@@ -22,7 +22,6 @@ from greensv.search.study import (
     create_or_continue,
     derive_seed,
     load,
-    make_sampler,
 )
 from tiny.study import Lab, recipe_with
 
@@ -188,19 +187,3 @@ def test_seeds_differ_by_study_and_trial_and_repeat():
     assert len(seeds) == 400
     assert derive_seed(3, 4) == derive_seed(3, 4)
     assert all(0 <= seed < 2**32 for seed in seeds)
-
-
-@pytest.mark.parametrize(
-    ("sampler", "kind"), [("random", optuna.samplers.RandomSampler), ("tpe", optuna.samplers.TPESampler)]
-)
-def test_a_sampler_proposes_the_same_for_the_same_trial(lab: Lab, sampler: str, kind: type):
-    config = lab.config(search={"sampler": sampler})
-
-    def proposed(trial_number: int, num_backbones: int = 1) -> float:
-        made = make_sampler(config, trial_number=trial_number, num_backbones=num_backbones)
-        assert isinstance(made, kind)
-        return optuna.create_study(sampler=made).ask().suggest_float("x", 0, 1)
-
-    assert proposed(5) == proposed(5)
-    assert proposed(5) != proposed(6)
-    assert proposed(5, num_backbones=2) == proposed(5, num_backbones=2)

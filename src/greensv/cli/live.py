@@ -54,8 +54,8 @@ def started_line(event: TrialStarted) -> str:
     again = f", seed {event.repetition}" if event.repetition else ""
     part = f" ({event.part})" if event.part else ""
     return (
-        f"trial {event.number}{again}{part}: {event.candidate}, {event.num_parameters:,} parameters, {event.macs / 1e9:.3g} GMAC; "
-        f"reckoned {format_energy(event.expected_j)}, {format_duration(event.expected_s)}"
+        f"trial {event.number}{again}{part}: {event.candidate}, {event.num_parameters:,} parameters, "
+        f"{event.macs / 1e9:.3g} GMAC; reckoned {format_energy(event.expected_j)}, {format_duration(event.expected_s)}"
     )
 
 

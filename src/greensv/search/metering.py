@@ -11,16 +11,17 @@ from sqlalchemy import Connection
 
 from greensv.builtin.meters.machine import cpu_time_s
 from greensv.config import EnergyConfig
-from greensv.energy.baseline.gains import Gain, load_gains, source_words, with_gains
+from greensv.energy.baseline.gains import Gain, data_folder, load_gains, source_words, with_gains
 from greensv.energy.baseline.idle import IdleBaseline
 from greensv.energy.books.budget import Lease, Purpose, head_room_j, is_alive, this_process
 from greensv.energy.books.charging import Charger
 from greensv.energy.books.ledger import Ledger
+from greensv.energy.books.unwritten import book_unwritten, save_unwritten
 from greensv.energy.meter import Domain
 from greensv.energy.metering.selection import Choice, choose_meters, open_meters
 from greensv.energy.monitoring import EnergyWindow, Monitor
 from greensv.energy.sharing.sharing import EXCHANGE_INTERVAL_S, Sharing
-from greensv.errors import BudgetError
+from greensv.errors import BudgetError, StudyError
 from greensv.plugins import Plugins
 from greensv.search.control import BudgetExhausted
 from greensv.search.events import BudgetMoved, Listener, MetersChosen, Noted
@@ -29,6 +30,8 @@ from greensv.units import MICROJOULES_PER_JOULE, format_energy, j_from_uj, kwh_f
 logger = logging.getLogger(__name__)
 
 LEASE_TTL_S = 60.0
+UNWRITTEN = "unwritten"
+"""Folder for charges that a database that was gone for good did not take; the next command books them."""
 FLUSH_INTERVAL_S = 2.0
 OVERHEAD_SHARE = 0.01
 """Share of the cap that is set aside for what is no trial: preparation, probing, the report. Topped up as needed."""
@@ -260,7 +263,18 @@ def open_metering(
             with _overhead(metering), _leaving(sharing, monitor):
                 yield metering
         finally:
-            charger.close()
+            _close(charger, study_id=study_id, account=account)
+
+
+def _close(charger: Charger, *, study_id: str, account: str) -> None:
+    """Writes what is left to be charged; where the database is gone for good, to a file that the next command books."""
+    try:
+        charger.close()
+    except StudyError:
+        path = save_unwritten(data_folder() / UNWRITTEN, charger.unwritten, study_id=study_id, account=account)
+        if path is not None:
+            logger.warning("charges that the database did not take are kept in %s; the next command books them", path)
+        raise
 
 
 @contextmanager
@@ -296,10 +310,11 @@ def announce_meters(metering: Metering, listen: Listener) -> None:
 def reap_dead(ledger: Ledger, study_id: str) -> None:
     """Closes the leases of processes that died, charging what they may have used since their last beat.
 
-    What they trained is set free in the same transactions.
+    What they trained is set free in the same transactions. What a process could not book is booked first.
     """
     from greensv.search.rungs.book import set_free
 
+    book_unwritten(data_folder() / UNWRITTEN, ledger, study_id=study_id)
     ledger.reap(study_id, is_alive=is_alive, within=set_free)
 
 

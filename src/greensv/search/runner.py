@@ -50,7 +50,7 @@ class SearchResult:
     carbon: GridCarbon
 
 
-def run_search(
+def run_search(  # noqa: PLR0913 (a command has so many options)
     config: StudyConfig,
     *,
     storage: "RDBStorage",
@@ -222,6 +222,6 @@ def _agree_on_environment(session: Session, study: OpenStudy) -> tuple[float, Ca
     """Returns what a kWh here is on the hardware that the study began on, and the calibration in force here."""
     found = environment(session.config, session.metering.domains(), session.crew)
     reference = reference_in_force(session, found)
-    has_begun = any(record.state not in ("waiting", "refused") for record in study.records())
+    has_begun = any(record.state == "complete" or record.curve for record in study.records())
     factor = check_environment(study, found, has_begun=has_begun, reference=reference)
     return factor, reference

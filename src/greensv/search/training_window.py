@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from greensv.energy.books.schema import transaction
+from sqlalchemy import Connection
+
+from greensv.energy.books.schema import persist, transaction
 from greensv.energy.devices.phase_book import DATA_WAIT, PhaseEnergy, record_phases
 from greensv.energy.devices.telemetry_book import lowest_power_w
 from greensv.energy.meter import Domain
@@ -176,7 +178,8 @@ def _keep(metering: Metering, whole: TrainingWindow, *, trial_number: int) -> No
     window = whole.result
     metering.record(window, trial_number=trial_number)
     whole.phases = attribute(window, whole.times, rest=_rest_powers(metering, window))
-    with transaction(metering.ledger.engine) as connection:
+
+    def record(connection: Connection, is_repeat: bool) -> None:
         record_phases(
             connection,
             metering.study_id,
@@ -185,6 +188,8 @@ def _keep(metering: Metering, whole: TrainingWindow, *, trial_number: int) -> No
             pue=metering.pue,
             trial_number=trial_number,
         )
+
+    persist(metering.ledger.engine, record)
 
 
 def _try_to_keep(metering: Metering, whole: TrainingWindow, *, trial_number: int) -> None:

@@ -134,12 +134,8 @@ def _recording_kept(weights: Iterable[Tensor]) -> Iterator[dict[int, Tensor]]:
             kept.setdefault(_storage_id(tensor), tensor)
         return tensor
 
-    # What torch.autograd.graph.saved_tensors_hooks does, which would import torch._dynamo for it, two seconds long.
-    torch._C._autograd._push_saved_tensors_default_hooks(keep, lambda tensor: tensor)
-    try:
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         yield kept
-    finally:
-        torch._C._autograd._pop_saved_tensors_default_hooks()
 
 
 def _storage_id(tensor: Tensor) -> int:

@@ -24,6 +24,7 @@ def save_unwritten(folder: Path, charges: Iterable[Charge], *, study_id: str, ac
         return None
     path = folder / f"{os.getpid()}-{json.loads(lines[0])['id']}{SUFFIX}"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
             file.flush()

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, or_, select, update
 
 from greensv.energy.books.budget import Lease
 from greensv.energy.books.ledger import Ledger
-from greensv.energy.books.schema import database_time, transaction
+from greensv.energy.books.schema import database_time, persist, transaction
 from greensv.energy.books.tables import leases, rungs
 from greensv.search.candidate import Candidate
 from greensv.search.rungs.history import History, Run, RunKey
@@ -53,8 +53,7 @@ class RungBook:
             rungs.c.study_id == self._study_id,
             or_(rungs.c.id > self._last_id, rungs.c.id.in_(sorted(self._open_ids))),
         )
-        with transaction(self._engine) as connection:
-            rows = connection.execute(wanted.order_by(rungs.c.id)).all()
+        rows = persist(self._engine, lambda connection, _: connection.execute(wanted.order_by(rungs.c.id)).all())
         for row in rows:
             run = _run(row)
             if (known_as := self._keys.get(row.id, run.key)) != run.key:
@@ -143,12 +142,15 @@ class RungBook:
 
     def saved(self, run: Run, lease: Lease, *, step: int) -> None:
         """Says that the training has been saved after so many steps: who goes on with it begins there."""
-        with transaction(self._engine) as connection:
+
+        def write(connection: Connection, is_repeat: bool) -> None:
             connection.execute(
                 _at(update(rungs), self._study_id, run.key)
                 .where(rungs.c.lease_id == lease.id)
                 .values(step=step, updated_at=database_time(connection))
             )
+
+        persist(self._engine, write)
 
     def retire(self, run: Run) -> bool:
         """Takes a run that has reached its rung out of the race; False when somebody has promoted or retired it."""

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from greensv.search.scheduling.ranking import Floats, front_ranks, net_order
 
 GOING_ON = 1.5
-"""More go on than 1/η, which suits candidates drawn at random: those that a model proposes are much alike in quality, so
-that at a low rung noise decides between them more than merit does."""
+"""More go on than 1/η, which suits candidates drawn at random. Those that a model proposes are much alike in quality,
+so that at a low rung noise decides between them more than merit does."""
 
 
 def promoted_share(eta: int) -> float:

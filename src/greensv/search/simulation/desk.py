@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event, select
@@ -56,11 +55,9 @@ def in_one_database(url: str, clock: Clock, *, num_connections: int) -> "Iterato
     """Yields Optuna's storage and our ledger in one database, as in a real search, but for the simulated clock."""
     import optuna
 
-    is_sqlite = url.startswith("sqlite")
-    options: dict[str, Any] = {"pool_size": num_connections, "max_overflow": 0, "pool_timeout": 300}
-    storage = optuna.storages.RDBStorage(url, engine_kwargs=_SQLITE if is_sqlite else options)
-    if is_sqlite:
-        immediate_transactions(storage.engine)
+    options = _SQLITE if url.startswith("sqlite") else _pool(num_connections)
+    storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
+    immediate_transactions(storage.engine)
     try:
         yield storage, _ledger(storage.engine, clock)
     finally:
@@ -69,19 +66,25 @@ def in_one_database(url: str, clock: Clock, *, num_connections: int) -> "Iterato
 
 
 @contextmanager
-def trials_in_memory(path: Path, clock: Clock) -> "Iterator[tuple[BaseStorage, Ledger]]":
-    """Yields Optuna's storage in memory and our ledger in a new SQLite file, which waits for no disk.
+def trials_in_memory(url: str, clock: Clock, *, num_connections: int) -> "Iterator[tuple[BaseStorage, Ledger]]":
+    """Yields Optuna's storage in memory and our ledger in a database; an SQLite file waits for no disk.
 
-    Reading paused trials takes Optuna more time than all else together; no other process looks at these.
+    Reading unfinished trials takes Optuna more time than all else together; no other process looks at these.
     """
     import optuna
 
-    engine = create_engine(f"sqlite:///{path}", **_SQLITE)
-    event.listen(engine, "connect", _wait_for_no_disk)
+    is_sqlite = url.startswith("sqlite")
+    engine = create_engine(url, **(_SQLITE if is_sqlite else _pool(num_connections)))
+    if is_sqlite:
+        event.listen(engine, "connect", _wait_for_no_disk)
     try:
         yield optuna.storages.InMemoryStorage(), _ledger(engine, clock)
     finally:
         engine.dispose()
+
+
+def _pool(num_connections: int) -> dict[str, Any]:
+    return {"pool_size": num_connections, "max_overflow": 0, "pool_timeout": 300}
 
 
 def _ledger(engine: Engine, clock: Clock) -> Ledger:

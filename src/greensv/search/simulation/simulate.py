@@ -27,6 +27,8 @@ class Setting:
     """The probability that a worker dies in a job."""
     storage: str | None = None
     """A database's URL, for trials and ledger; None: a temporary SQLite file for the ledger, the trials in memory."""
+    are_trials_stored: bool = True
+    """Whether Optuna's trials are in `storage` too; it reads all unfinished ones for each new one."""
     num_threads: int = 1
     """Events of the same moment run on so many threads, each with a connection to the database or two."""
     max_connections: int = 32
@@ -41,14 +43,12 @@ def simulate(problem: Problem, method: Method, setting: Setting, *, seed: int) -
         StudyError: the database cannot be used.
     """
     clock = Clock()
-    if setting.storage is not None:
-        with in_one_database(setting.storage, clock, num_connections=setting.max_connections) as (storage, ledger):
+    with tempfile.TemporaryDirectory(prefix="greensv-bench-") as folder:
+        url = setting.storage or f"sqlite:///{Path(folder) / 'bench.db'}"
+        is_stored = setting.storage is not None and setting.are_trials_stored
+        opened = in_one_database if is_stored else trials_in_memory
+        with opened(url, clock, num_connections=setting.max_connections) as (storage, ledger):
             return _simulate(problem, method, setting, seed=seed, clock=clock, storage=storage, ledger=ledger)
-    with (
-        tempfile.TemporaryDirectory(prefix="greensv-bench-") as folder,
-        trials_in_memory(Path(folder) / "bench.db", clock) as (storage, ledger),
-    ):
-        return _simulate(problem, method, setting, seed=seed, clock=clock, storage=storage, ledger=ledger)
 
 
 def _simulate(
