@@ -59,11 +59,12 @@ class Cluster:
         shown = self.run("scontrol", "--oneliner", "show", "job", job_id)
         return {word.partition("=")[2] for word in shown.split() if word.startswith("JobState=")}
 
-    def start_now(self, job_id: str) -> None:
-        """Starts a job that was put back: SLURM lets it wait for up to two minutes."""
-        self.wait_for(job_id, "PENDING", "RUNNING", "COMPLETED")
-        if self.states(job_id) == {"PENDING"}:
-            self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+    def end_jobs(self) -> None:
+        """Cancels what a failed test has left, so that no process outlives the cluster."""
+        self.run("scancel", "--user", "root")
+        until_s = time.monotonic() + 60
+        while self.run("squeue", "--noheader").strip() and time.monotonic() < until_s:
+            time.sleep(0.25)
 
     def wait_for(self, job_id: str, *states: str, seconds: float = 300.0) -> None:
         until_s = time.monotonic() + seconds
@@ -114,6 +115,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
         cluster = Cluster(environment=environment)
         _wait_for(lambda: _is_idle(cluster), folder)
         yield cluster
+        cluster.end_jobs()
     finally:
         for process in reversed(processes):
             process.terminate()

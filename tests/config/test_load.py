@@ -71,7 +71,7 @@ def test_all_mistakes_are_told_at_once():
         "recipe.phases[1].crop: unknown key; did you mean 'crop_s'? (known: name, num_epochs, crop_s, learning_rate, "
         "schedule, final_learning_rate, milestones, gamma, warmup_fraction, margin, margin_start_fraction, "
         "margin_full_fraction, margin_rise, speeds, num_averaged_epochs)",
-        "search.sampler: should be 'tpe' or 'random', found 'tpee'; did you mean 'tpe'?",
+        "search.sampler: should be 'greensv', 'tpe', 'tpe-default', 'gp', 'nsga2' or 'random', found 'tpee'; did you mean 'tpe'?",
         "sede: unknown key; did you mean 'seed'? (known: name, kind, seed, device, num_threads, dataset, backbones, "
         "features, recipe, search, energy)",
     ]

@@ -242,7 +242,7 @@ class SearchConfig:
     """Energies that differ by less than this share are alike when candidates are compared on their way."""
     repeat_share: Annotated[float, Ge(0), Le(0.5)] = 0.1
     """Share of the budget that trains the knee of the front again with other seeds."""
-    objectives: Annotated[tuple[str, ...], MinLen(2)] = ("eer", "train_energy")
+    objectives: Annotated[tuple[str, ...], MinLen(1)] = ("eer", "train_energy")
     """Two or three of eer, train_energy, embed_energy, params and latency; all are minimised."""
     constraints: tuple[str, ...] = ()
     """Bounds on these, such as "params < 5M"; what is known to break one is not trained."""

@@ -2,6 +2,7 @@
 
 import io
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from greensv.energy.grid.series import GridCarbon
 from greensv.report.carbon_tables import carbon_words, notes
 from greensv.report.repetitions import energy_spread, percent_spread, repetitions_of
 from greensv.report.runs import line_names
-from greensv.report.tables import any_uncertainty, kwh, network_name
+from greensv.report.tables import any_uncertainty, eer_words, kwh, network_name
 from greensv.trial_record import TrialRecord
 from greensv.units import format_duration
 
@@ -53,7 +54,7 @@ def write_report(report: StudyReport, path: Path) -> Path:
     environment = Environment(loader=PackageLoader("greensv.report"), autoescape=select_autoescape(), trim_blocks=True)
     environment.filters.update(kwh=kwh, network=network_name, percent=_percent, duration=format_duration, whole=_whole)
     environment.filters.update(percent_spread=percent_spread, energy_spread=energy_spread)
-    environment.filters.update(line_names=line_names, kwh_pm=_two_lines)
+    environment.filters.update(line_names=line_names, kwh_pm=_two_lines, eer=eer_words)
     text = environment.get_template("study.html").render(
         report=report,
         figure=front_figure(report),
@@ -71,7 +72,11 @@ def write_report(report: StudyReport, path: Path) -> Path:
         bill_kwh=sum(trial.train_energy_kwh or 0.0 for trial in report.front),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    # Workers that end together write the same file.
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".report-", delete=False, encoding="utf-8") as file:
+        file.write(text)
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(path)
     return path
 
 
@@ -81,11 +86,19 @@ def front_figure(report: StudyReport) -> str:
 
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    done = [t for t in report.trials if t.eer is not None and t.train_energy_kwh is not None]
+    measured = [t for t in report.trials if t.eer is not None and t.train_energy_kwh is not None]
+    done = [t for t in measured if t.state == "complete"]
     wh = [1e3 * (t.train_energy_kwh or 0) for t in done]
-    axes.scatter(wh, [100 * (t.eer or 0) for t in done], color="#9aa5b1", s=28, label="trials")
+    axes.scatter(wh, [100 * _mean_eer(t) for t in done], color="#9aa5b1", s=28, label="trials")
+    if stopped := [t for t in measured if t.state == "stopped"]:
+        stopped_wh = [1e3 * (t.train_energy_kwh or 0) for t in stopped]
+        label = "stopped on their way"
+        axes.scatter(stopped_wh, [100 * (t.eer or 0) for t in stopped], color="#9aa5b1", s=20, marker="x", label=label)
     front_wh = [1e3 * (t.train_energy_kwh or 0) for t in report.front]
-    front_eer = [100 * (t.eer or 0) for t in report.front]
+    front_eer = [100 * _mean_eer(t) for t in report.front]
+    for trial, x, y in zip(report.front, front_wh, front_eer, strict=True):
+        if trial.eer_std is not None:
+            axes.errorbar([x], [y], yerr=[100 * trial.eer_std], color="#1a7f37", capsize=4, linewidth=1)
     axes.plot(front_wh, front_eer, color="#1a7f37", marker="o", drawstyle="steps-post", label="Pareto set")
     for trial, x, y in zip(report.front, front_wh, front_eer, strict=True):
         axes.annotate(str(trial.number), (x, y), textcoords="offset points", xytext=(6, 5), fontsize=9)
@@ -103,6 +116,11 @@ def front_figure(report: StudyReport) -> str:
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue().decode()
     return svg[svg.index("<svg") :]
+
+
+def _mean_eer(trial: TrialRecord) -> float:
+    """Over all seeds it was trained with."""
+    return (trial.eer if trial.eer_mean is None else trial.eer_mean) or 0.0
 
 
 def _read_otherwise(windows: Mapping[int, Sequence[Mapping[str, Any]]]) -> dict[int, Sequence[Mapping[str, Any]]]:

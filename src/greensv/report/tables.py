@@ -43,7 +43,7 @@ def trials_table(trials: Sequence[TrialRecord], *, title: str, knee: int | None 
             f"{'knee ' if trial.number == knee else ''}{trial.number}",
             Text(network_name(trial, with_block=with_block)),  # not markup: a plugin's options may hold brackets
             f"{trial.num_parameters / 1e6:.3g} M" if trial.num_parameters is not None else "–",
-            f"{100 * trial.eer:.2f}" if trial.eer is not None else trial.state,
+            _eer_cell(trial),
             energy(trial.train_energy_kwh, trial.train_energy_uncertainty_kwh),
             energy(trial.measured_energy_kwh, trial.measured_uncertainty_kwh),
             "–" if trial.data_wait_share is None else f"{100 * trial.data_wait_share:.1f} %",
@@ -73,6 +73,22 @@ def data_wait_text(phases: Mapping[str, Any]) -> str:
 def reasons(trials: Sequence[TrialRecord]) -> list[str]:
     """Returns why trials have no values, a line each."""
     return [f"trial {trial.number} {trial.state}: {trial.reason}" for trial in trials if trial.reason]
+
+
+def _eer_cell(trial: TrialRecord) -> str:
+    """Returns an EER on lines of its own: with what scatters, or with why it is not of a whole training."""
+    if trial.eer is None:
+        return trial.state
+    if trial.state != "complete":
+        return f"{eer_words(trial)}\n{trial.state}"
+    return eer_words(trial).replace(" ± ", "\n± ").replace(" (", "\n(")
+
+
+def eer_words(trial: TrialRecord) -> str:
+    """Returns an EER in per cent: of one training, or mean ± standard deviation over the seeds it was trained with."""
+    if trial.eer_mean is not None and trial.eer_std is not None:
+        return f"{100 * trial.eer_mean:.2f} ± {100 * trial.eer_std:.2f} ({1 + (trial.repetitions or 0)} seeds)"
+    return "–" if trial.eer is None else f"{100 * trial.eer:.2f}"
 
 
 def network_name(trial: TrialRecord, *, with_block: bool = True) -> str:

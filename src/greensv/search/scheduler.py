@@ -300,6 +300,8 @@ class Scheduler:
             return None
         study.sampler = sampler
         trial = study.ask()
+        if trial.number != number:  # another worker was faster: with its seed, this one would propose the same
+            study.sampler = self.make_sampler(trial.number, history, self.outlook(history), move)
         mark_held(trial)
         candidate = self.space.suggest(trial)
         reason = self.costs.refusal(candidate)

@@ -142,6 +142,7 @@ def create_or_continue(config: StudyConfig, storage: "RDBStorage", *, versions: 
     changes = differences(json.loads(to_json(found.config)), json.loads(to_json(config)))
     if changes and not study.trials:
         study.set_user_attr(CONFIG_ATTRIBUTE, to_json(config))
+        study.set_user_attr(VERSION_ATTRIBUTE, {"greensv": __version__, **versions})
         return OpenStudy(optuna=study, study_id=found.study_id, config=config)
     if changes:
         listing = "\n".join(f"  {line}" for line in changes)

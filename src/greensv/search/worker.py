@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from greensv.energy.books.budget import Lease, this_process
 from greensv.errors import GreensvError, StudyError, TeamBroken, TrainingError
-from greensv.search.artifacts import ArtifactStore
+from greensv.search.artifacts import ArtifactStore, MissingArtifactError
 from greensv.search.candidate import format_params
 from greensv.search.control import BudgetExhausted, Interrupted, TooDear
 from greensv.search.cost import CostModel, Measured, priors
@@ -258,6 +258,8 @@ class Worker:
         except TeamBroken:
             self._leave(job, record, reason="a process of its team died", is_death=True)
             raise
+        except MissingArtifactError as error:
+            self._fail(job, record, reason=str(error))
         except GreensvError as error:
             # The data, a meter or the ledger: it concerns the whole search, and the candidate deserves another try.
             with contextlib.suppress(StudyError):  # a database that is gone will find the job when its lease is reaped

@@ -102,8 +102,8 @@ class MemorySearch:
         if run is None:
             self.num_refused += 1
             return self.num_refused < MAX_REFUSALS
-        reserved_j = self._cost_j(run, to_step=self.problem.rung_steps[run.key.rung])
-        assert 1.15 * reserved_j <= outlook.left_j, f"{move} does not fit what is left"
+        reserved_j = 1.15 * self._cost_j(run, to_step=self.problem.rung_steps[run.key.rung])
+        assert reserved_j <= outlook.left_j, f"{move} does not fit what is left"
         assert self.history.get(run.key) is None or isinstance(move, Continue)
         self.history.put(run)
         self.reserved_j += reserved_j

@@ -142,3 +142,5 @@ def test_many_workers_on_postgresql_over_few_connections(postgresql_url: str):
     assert trace.spent_kwh <= 0.05
     assert trace.overrun_kwh == 0
     assert len(set(shown_keys(trace))) == len(trace.shown) > 25
+    # Proposed at the same time, but never the same.
+    assert len({shown.params["x"] for shown in trace.shown}) == len(trace.shown)

@@ -67,8 +67,9 @@ def _promote(survey: Survey) -> Promote | None:
         if not level.is_open.any():
             continue
         for row in promotable(survey.compared(rung), is_open=level.is_open, share=share):
-            if not hopeless[row] and survey.purse.reaches_top(level.runs[row]):
-                return Promote(run=level.runs[row], rung=rung + 1)
+            run = level.runs[row]
+            if not hopeless[row] and survey.purse.reaches_top(run) and not survey.is_too_dear(run):
+                return Promote(run=run, rung=rung + 1)
     return None
 
 
@@ -77,7 +78,9 @@ def _propose(survey: Survey) -> Propose | None:
         return None
     floor = survey.history.top if survey.floor is None else survey.floor
     first = next((n for n, r in enumerate(survey.rungs[:floor]) if r.extrapolation.num_pairs < SETTLED_PAIRS), floor)
-    return Propose(rung=first, must_finish=wants_proof(survey), within_j=survey.purse.within_j)
+    is_bounded = survey.history.top > 0 and survey.usual_j[1] > 0
+    within_j = min(survey.purse.within_j, survey.most_j) if is_bounded else survey.purse.within_j
+    return Propose(rung=first, must_finish=wants_proof(survey), within_j=within_j)
 
 
 def _gain(survey: Survey) -> Promote | None:

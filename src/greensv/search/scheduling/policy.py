@@ -20,7 +20,7 @@ class Propose:
     rung: int
     must_finish: bool = False
     within_j: float = math.inf
-    """What its way to the top may cost; one that is dearer would not get there. Less than what is left."""
+    """What its way to the top may cost, margin included; one that is dearer would not be promoted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

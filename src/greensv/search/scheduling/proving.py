@@ -9,8 +9,6 @@ NUM_PROOFS = 6
 """The first so many candidates, which are the published systems where a study starts with them."""
 PROOF_SHARE = 0.2
 """Of the budget: when proofs have been given as much, there is no further one."""
-MOST_OF_USUAL = 2.0
-"""A candidate that alone costs more than that share, and so many times the usual, waits to be judged."""
 
 
 def next_proof(survey: Survey) -> Promote | None:
@@ -47,8 +45,7 @@ def _is_proving(survey: Survey) -> bool:
 
 
 def _may_go_on(run: Run, survey: Survey) -> bool:
-    most_j = max(PROOF_SHARE * survey.outlook.cap_j, MOST_OF_USUAL * survey.usual_j[1])
-    if float(whole_j([run], survey.outlook)[0]) > most_j:
+    if survey.is_too_dear(run):
         return False
     return _left_j(survey) > 0 or is_proved_by_all(survey)
 

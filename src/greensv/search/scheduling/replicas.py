@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from greensv.search.front import compared_values, knee, pareto_front
+from greensv.search.front import knee
 from greensv.search.objectives import Objective
 from greensv.search.rungs.history import History, Run, RunKey
 from greensv.search.scheduling.policy import Outlook, Repeat
 from greensv.search.scheduling.purse import whole_j
-from greensv.search.scheduling.ranking import scaled
+from greensv.search.scheduling.ranking import Floats, front_ranks, scaled
 from greensv.trial_record import TrialRecord
 
 NUM_SEEDS = 2
@@ -45,9 +45,13 @@ def next_repeat(
         objectives: of the study.
         within_j: what may be used for it, by repetitions to come.
     """
-    begun = _repetitions(history)
-    for run in _from_the_knee(history, objectives):
-        numbers = [r.key.repetition for r in begun if r.key.trial_number == run.key.trial_number]
+    begun: dict[int, list[int]] = {}
+    for repetition in _repetitions(history):
+        begun.setdefault(repetition.key.trial_number, []).append(repetition.key.repetition)
+    # What has been begun goes first, in the front or not: means of few seeds go up and down, and the knee with them.
+    own = [history.get(RunKey(trial_number=number, rung=history.top)) for number in begun]
+    for run in [*(run for run in own if run is not None), *_from_the_knee(history, objectives)]:
+        numbers = begun.get(run.key.trial_number, [])
         if len(numbers) < NUM_SEEDS and whole_j([run], outlook)[0] <= min(within_j, outlook.left_j):
             return Repeat(run=run, repetition=max(numbers, default=0) + 1)
     return None
@@ -55,36 +59,38 @@ def next_repeat(
 
 def _from_the_knee(history: History, objectives: Sequence[Objective]) -> list[Run]:
     """Returns the front's own runs to the top, the knee first, then by their distance from it."""
-    front = pareto_front(_records(history, objectives), objectives)
-    if not front:
+    runs = history.reached(history.top)
+    if not runs:
         return []
-    points = scaled(np.array([compared_values(record, objectives) for record in front], dtype=np.float64), objectives)
-    unit = (points - points.min(axis=0)) / np.maximum(np.ptp(points, axis=0), 1e-12)
-    middle = front.index(knee(front, objectives))
+    values = _mean_values(runs, history, objectives)
+    points = scaled(values, objectives)
+    members = np.flatnonzero(front_ranks(points) == 0).tolist()
+    records = [
+        TrialRecord(
+            number=runs[row].key.trial_number,
+            state="complete",
+            **dict(zip((o.field for o in objectives), values[row].tolist(), strict=True)),
+        )
+        for row in members
+    ]
+    unit = (points[members] - points[members].min(axis=0)) / np.maximum(np.ptp(points[members], axis=0), 1e-12)
+    middle = records.index(knee(records, objectives))
     nearest = np.argsort(np.sum((unit - unit[middle]) ** 2, axis=1), kind="stable")
-    runs = [history.get(RunKey(trial_number=front[row].number, rung=history.top)) for row in nearest]
-    return [run for run in runs if run is not None]
+    return [runs[members[row]] for row in nearest.tolist()]
 
 
-def _records(history: History, objectives: Sequence[Objective]) -> list[TrialRecord]:
+def _mean_values(runs: Sequence[Run], history: History, objectives: Sequence[Objective]) -> Floats:
+    """Returns the objectives of runs to the top, (runs, objectives), error rates as means over all seeds."""
+    values = np.array([run.objectives for run in runs], dtype=np.float64).reshape(len(runs), len(objectives))
     error = [objective.needs_training for objective in objectives].index(True)
     again: dict[int, list[float]] = {}
-    for run in history.at_rung(history.top):
-        if run.key.repetition and run.objectives is not None:
+    for run in _repetitions(history):
+        if run.objectives is not None:
             again.setdefault(run.key.trial_number, []).append(run.objectives[error])
-    records = []
-    for run in history.reached(history.top):
-        assert run.objectives is not None
-        eers = [run.objectives[error], *again.get(run.key.trial_number, [])]
-        record = TrialRecord(
-            number=run.key.trial_number,
-            state="complete",
-            repetitions=len(eers) - 1,
-            eer_mean=float(np.mean(eers)),
-            **dict(zip((o.field for o in objectives), run.objectives, strict=True)),  # type: ignore[arg-type]
-        )
-        records.append(record)
-    return records
+    for row, run in enumerate(runs if again else ()):
+        others = again.get(run.key.trial_number, [])
+        values[row, error] = (values[row, error] + sum(others)) / (1 + len(others))
+    return values
 
 
 def _repetitions(history: History) -> list[Run]:

@@ -21,6 +21,9 @@ from greensv.search.scheduling.standing import Level, levels
 ENDGAME_SHARE, ENDGAME_TRAININGS = 0.2, 2.0
 """When less than this share of the budget is left to search with, or less than so many trainings cost, nothing new is
 begun while begun ones are worth it."""
+DEAR_SHARE, DEAR_TRAININGS = 0.2, 2.0
+"""A candidate whose whole training costs more than this share of the budget, and more than so many usual ones, waits:
+the front gains more by several others."""
 MIN_LATEST, NUM_LATEST = 3, 20
 """Runs by which the usual cost of a training is told."""
 
@@ -65,6 +68,15 @@ class Survey:
             return 0.0, 0.0
         cheap, median = np.quantile(whole_j(latest, self.outlook), (0.25, 0.5))
         return float(cheap), float(median)
+
+    @cached_property
+    def most_j(self) -> float:
+        """What one candidate's whole short training may cost, margin included, before the endgame."""
+        return max(DEAR_SHARE * self.outlook.cap_j, DEAR_TRAININGS * self.usual_j[1])
+
+    def is_too_dear(self, run: Run) -> bool:
+        """Returns whether a run's candidate costs more than one may."""
+        return bool(whole_j([run], self.outlook)[0] > self.most_j)
 
     @property
     def is_endgame(self) -> bool:
