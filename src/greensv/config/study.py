@@ -235,7 +235,7 @@ class SearchConfig:
     min_rung_steps: Count = 20
     """A rung of fewer steps would be judged on warm-up, and measured badly."""
     eta: Annotated[int, Ge(2), Le(9)] = 3
-    """A rung has so many times the steps of the one below it, and about so many candidates fewer go on to it."""
+    """A rung has so many times the steps of the one below it, and about so many candidates fewer go on to it: 1.5/eta."""
     min_rung_correlation: Annotated[float, Ge(-1), Le(1)] = 0.6
     """A rung stops nobody unless the ranks of its error rates predict those of the top rung so well (Spearman)."""
     energy_tolerance: Annotated[float, Ge(0), Lt(1)] = 0.1

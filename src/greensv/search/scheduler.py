@@ -48,6 +48,8 @@ MAX_RACES = 64
 """Moves in a row that other workers may be faster at."""
 NUM_SMALLER_DRAWS = 64
 """Random candidates looked at for one that fits what is left of the budget."""
+WHOLE_MARGIN = 1.15
+"""The policy grants a new candidate so many times what its whole short training is expected to use."""
 RESERVE_MARGIN = 1.1
 """A run is not begun unless what is left covers its expected cost so many times."""
 
@@ -304,7 +306,7 @@ class Scheduler:
             study.sampler = self.make_sampler(trial.number, history, self.outlook(history), move)
         mark_held(trial)
         candidate = self.space.suggest(trial)
-        reason = self.costs.refusal(candidate)
+        reason = self.costs.refusal(candidate) or self._too_dear(candidate, move)
         if reason is None:
             run = self._begun(
                 RunKey(trial_number=trial.number, rung=move.rung), candidate, step=0, must_finish=move.must_finish
@@ -324,6 +326,13 @@ class Scheduler:
                 enqueue(study, self.space, [smaller], reason="fits what is left of the budget")
         return None
 
+    def _too_dear(self, candidate: Candidate, move: Propose) -> str | None:
+        """Says that a candidate's whole short training would use more than the policy grants one; None if not."""
+        (whole,) = self.costs.rung_costs([candidate], from_step=0, to_step=self.rung_steps[-1])
+        if WHOLE_MARGIN * whole.energy_j <= move.within_j:
+            return None
+        return f"{format_energy(whole.energy_j)} for a whole short training is more than one candidate may use now"
+
     def _num_waiting(self) -> int:
         from optuna.trial import TrialState
 
@@ -333,9 +342,9 @@ class Scheduler:
         """Returns a random candidate that fits what is left and has not been run; None when none is found."""
         random = np.random.default_rng([self.study.config.seed, number])
         drawn = [self.space.draw(random) for _ in range(NUM_SMALLER_DRAWS)]
-        costs = self.costs.rung_costs(drawn, from_step=0, to_step=self.rung_steps[move.rung])
+        costs = self.costs.rung_costs(drawn, from_step=0, to_step=self.rung_steps[-1])
         tried = {_identity(self.space, run.candidate) for run in self.book.history().all()}
-        left_j = self.money.left_j
+        left_j = min(self.money.left_j, move.within_j)
         for candidate, expected in zip(drawn, costs, strict=True):
             fits = expected.energy_j * 1.25 < left_j
             if fits and self.costs.refusal(candidate) is None and _identity(self.space, candidate) not in tried:

@@ -244,7 +244,8 @@ class Worker:
         except TooDear as error:
             work = bench.work(job.candidate).per_second
             self._add(work, error.joules_per_step, error.seconds_per_step)
-            self._leave(job, record, reason=str(error))
+            # Left to others it would be begun again: predictions say that it fits, and only the training knew better.
+            self._fail(job, record, reason=str(error))
         except BudgetExhausted as error:
             self._leave(job, record, reason=str(error))
             raise
@@ -382,7 +383,7 @@ def _make_sampler(
 ) -> "BaseSampler":
     situation = Situation(
         history=history,
-        outlook=outlook,
+        outlook=dataclasses.replace(outlook, left_j=min(outlook.left_j, move.within_j)),
         space=book.bench.space,
         objectives=book.objectives,
         rung=move.rung,

@@ -6,15 +6,16 @@ dead worker's row becomes free when its lease is reaped. So two workers never tr
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, or_, select, update
+from sqlalchemy import Connection, Row, Select, or_, select, update
 
 from greensv.energy.books.budget import Lease
 from greensv.energy.books.ledger import Ledger
-from greensv.energy.books.schema import database_time, persist, transaction
+from greensv.energy.books.outages import StorageAway
+from greensv.energy.books.schema import database_time, persist, reading, transaction
 from greensv.energy.books.tables import leases, rungs
 from greensv.search.candidate import Candidate
 from greensv.search.rungs.history import History, Run, RunKey
@@ -53,7 +54,7 @@ class RungBook:
             rungs.c.study_id == self._study_id,
             or_(rungs.c.id > self._last_id, rungs.c.id.in_(sorted(self._open_ids))),
         )
-        rows = persist(self._engine, lambda connection, _: connection.execute(wanted.order_by(rungs.c.id)).all())
+        rows = self._read(wanted.order_by(rungs.c.id))
         for row in rows:
             run = _run(row)
             if (known_as := self._keys.get(row.id, run.key)) != run.key:
@@ -66,6 +67,14 @@ class RungBook:
             else:
                 self._open_ids.discard(row.id)
         return self._history
+
+    def _read(self, wanted: Select[Any]) -> Sequence[Row[Any]]:
+        """Reads without the lock of writers; a database that is away is waited for."""
+        try:
+            with reading(self._engine) as connection:
+                return connection.execute(wanted).all()
+        except StorageAway:
+            return persist(self._engine, lambda connection, _: connection.execute(wanted).all())
 
     def claiming(self, run: Run, *, after: Run | None = None) -> Callable[[Connection, Lease], bool]:
         """Returns what `Ledger.reserve` calls to take a run: False where another worker was faster.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler
+from threadpoolctl import threadpool_limits
 
 from greensv.search.candidate import BACKBONE_PARAMETER, Candidate, SearchSpace
 from greensv.search.objectives import Constraint, Objective
@@ -50,15 +51,17 @@ class GreenSampler(BaseSampler):
         """Returns what it proposes, the same each time; None when nothing new may be run or can be paid."""
         if self._proposed is None:
             s = self._situation
-            found = propose(
-                s.history,
-                s.outlook,
-                s.space,
-                s.objectives,
-                rung=s.rung,
-                random=self._random,
-                constraints=s.constraints,
-            )
+            # Small matrices: several threads are slower than one, and ten times so on a busy machine.
+            with threadpool_limits(limits=1, user_api="blas"):
+                found = propose(
+                    s.history,
+                    s.outlook,
+                    s.space,
+                    s.objectives,
+                    rung=s.rung,
+                    random=self._random,
+                    constraints=s.constraints,
+                )
             self._proposed = (found,)
         return self._proposed[0]
 

@@ -225,11 +225,12 @@ def open_desk(
     num_backbones = len(space.backbones)
 
     def sampler(number: int, history: History, outlook: Outlook, move: Propose) -> "BaseSampler":
+        granted = replace(outlook, left_j=min(outlook.left_j, move.within_j))
         return make_sampler(
             study.config,
             trial_number=number,
             num_backbones=num_backbones,
-            situation=Situation(history=history, outlook=outlook, space=space, objectives=objectives, rung=move.rung),
+            situation=Situation(history=history, outlook=granted, space=space, objectives=objectives, rung=move.rung),
             is_full_fidelity=policy.is_full_fidelity(history),
         )
 
