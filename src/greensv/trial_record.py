@@ -95,7 +95,9 @@ class TrialRecord:
 
     def as_json(self) -> dict[str, Any]:
         """Returns the record as plain values, for JSON."""
-        return {**dataclasses.asdict(self), "data_wait_share": self.data_wait_share}
+        share = self.data_wait_share
+        quality = None if share is None else "attributed"
+        return {**dataclasses.asdict(self), "data_wait_share": share, "data_wait_quality": quality}
 
     def attributes(self) -> dict[str, Any]:
         """Returns what is stored as the trial's user attributes: all fields that say something."""

@@ -10,7 +10,9 @@ from greensv.energy.metering.reading import Reading
 from greensv.energy.metering.window import EnergyWindow
 
 STARTED_AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
-NODE = Reading(domain=Domain("node"), meter="ipmi", quality="measured", energy_j=7200.0, uncertainty_j=30.0)
+NODE = Reading(
+    domain=Domain("node"), meter="ipmi", quality="measured", energy_j=7200.0, uncertainty_j=30.0, resolution_s=1.0
+)
 
 
 def measurement(cpu_j: float, *, pue: float = 1.0, command: tuple[str, ...] = ("train",)) -> Measurement:
@@ -45,10 +47,10 @@ def table(report: Measurement, capsys: pytest.CaptureFixture, monkeypatch: pytes
 def test_only_what_is_charged_is_in_the_total_and_the_rest_of_the_node_is_told():
     record = as_json_record(measurement(4200.0))
     assert (record["energy_j"], record["uncertainty_j"]) == (7200.0, 30.0)
-    assert [(d["meter"], d["domain"], d["role"]) for d in record["domains"]] == [
-        ("ipmi", "node", "charged"),
-        ("rapl", "cpu:0", "part"),
-        ("codecarbon", "cpu", "beside"),
+    assert [(d["meter"], d["domain"], d["role"], d["resolution_s"]) for d in record["domains"]] == [
+        ("ipmi", "node", "charged", 1.0),
+        ("rapl", "cpu:0", "part", 0.0),
+        ("codecarbon", "cpu", "beside", 0.0),
     ]
     (rest,) = record["rest"]
     assert (rest["whole"], rest["energy_j"], rest["uncertainty_j"]) == ("node", 3000.0, 50.0)  # 30² + 40² = 50²

@@ -71,7 +71,8 @@ def test_all_mistakes_are_told_at_once():
         "recipe.phases[1].crop: unknown key; did you mean 'crop_s'? (known: name, num_epochs, crop_s, learning_rate, "
         "schedule, final_learning_rate, milestones, gamma, warmup_fraction, margin, margin_start_fraction, "
         "margin_full_fraction, margin_rise, speeds, num_averaged_epochs)",
-        "search.sampler: should be 'greensv', 'tpe', 'tpe-default', 'gp', 'nsga2' or 'random', found 'tpee'; did you mean 'tpe'?",
+        "search.sampler: should be 'greensv', 'tpe', 'tpe-default', 'gp', 'nsga2' or 'random', found 'tpee'; did you "
+        "mean 'tpe'?",
         "sede: unknown key; did you mean 'seed'? (known: name, kind, seed, device, num_threads, dataset, backbones, "
         "features, recipe, search, energy)",
     ]
@@ -154,8 +155,8 @@ inner_keys = st.sampled_from(["name", "options", "phases", "num_epochs", "meters
     max_size=5
 )
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400) | st.dates()
-values = st.recursive(
-    leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(inner_keys, inner, max_size=3), max_leaves=8
+values: st.SearchStrategy[Any] = st.deferred(
+    lambda: leaves | st.lists(values, max_size=2) | st.dictionaries(inner_keys, values, max_size=2)
 )
 
 

@@ -88,6 +88,7 @@ def test_running_and_waiting_trials_have_records_too():
 def test_a_record_is_plain_json():
     plain = json.loads(json.dumps(RECORD.as_json(), allow_nan=False))
     assert plain.pop("data_wait_share") == RECORD.data_wait_share
+    assert plain.pop("data_wait_quality") is None, "no wait is known of this one"
     assert TrialRecord(**{**plain, "curve": tuple(plain["curve"])}) == RECORD
     assert "was_interrupted" not in RECORD.attributes()
     assert not {"number", "state", "params", "reason"} & set(RECORD.attributes())

@@ -40,9 +40,9 @@ def searched(tmp_path_factory: pytest.TempPathFactory, installed: Mapping[str, s
     os.kill(follower, signal.SIGKILL)
     first, _ = died.communicate(timeout=60)
     assert died.returncode == 1, first
-    assert [record.state for record in lab.records()] == ["interrupted", "waiting", "waiting"]
+    assert [record.state for record in lab.records()] == ["interrupted", "waiting"]
     lab.audited()
-    stopped = start_and_wait_for("^trial 3: tiny", lab, installed, num_quick_steps=PROBE_STEPS + 2 * STEPS)
+    stopped = start_and_wait_for("^trial 2: tiny", lab, installed, num_quick_steps=PROBE_STEPS + 2 * STEPS)
     stopped.send_signal(signal.SIGINT)
     rest, _ = stopped.communicate(timeout=60)
     yield lab, first, rest
@@ -95,15 +95,14 @@ def test_a_follower_that_dies_ends_the_search_with_an_error_and_its_candidate_ru
     team, first, _ = searched
     assert "error: process 1 of 2 (counted from 0) has died" in first
     records = team.records()
-    assert (records[0].state, records[2].state) == ("interrupted", "complete")
-    assert records[0].params == records[2].params == CHEAPEST
+    assert (records[0].state, records[0].params) == ("complete", CHEAPEST)
 
 
 def test_ctrl_c_ends_all_processes_cleanly(searched: tuple[Lab, str, str]):
     team, _, rest = searched
     assert "The search ended: interrupted; the same command continues." in rest
     records = team.records()
-    assert [record.state for record in records] == ["interrupted", "complete", "complete", "interrupted", "waiting"]
+    assert [record.state for record in records] == ["complete", "complete", "interrupted"]
     team.audited()
 
 
@@ -114,7 +113,7 @@ def test_a_search_of_two_processes_finds_what_one_process_finds(searched: tuple[
     lab.search(max_trials=2, **settings)
     lab.on_event = None
     lab.search(max_trials=2, **settings)
-    for found, expected in zip(team.records()[1:3], lab.records()[1:], strict=True):
+    for found, expected in zip(team.records()[:2], lab.records(), strict=True):
         assert (found.state, found.params, found.seed) == ("complete", expected.params, expected.seed)
         assert found.eer == pytest.approx(expected.eer, abs=0.05)
         assert found.joules_per_step == pytest.approx(expected.joules_per_step, rel=0.01)

@@ -76,6 +76,7 @@ def test_the_phases_of_each_trial_sum_to_what_its_training_was_measured_to_use(l
             assert j_from_kwh(record.data_wait_energy_kwh or 0) == pytest.approx(waiting.energy_j, abs=1e-5)
             assert record.data_wait_share == pytest.approx(waiting.energy_j / energy_j, abs=1e-5)
             assert record.as_json()["data_wait_share"] == record.data_wait_share
+            assert record.as_json()["data_wait_quality"] == "attributed"
     account = account_as_json(ledger, study.study_id, "search")
     assert account is not None
     found = account["training_phases"]

@@ -40,6 +40,8 @@ def as_json_record(measurement: Measurement) -> dict[str, Any]:
 
     `energy_j` is what counts: the domains of role `charged`, times PUE; the domains' own are as measured. It and its
     standard uncertainty are None where `problem` says why nothing is known. `rest` is what a node's parts leave of it.
+    A domain's `resolution_s` is how often its counter or sensor changes, in seconds: one that is not much shorter than
+    the command makes its energy poorly known. 0: not known to be limited.
     """
     window = measurement.window
     return {
@@ -103,6 +105,7 @@ def _domain_record(reading: Reading) -> dict[str, Any]:
         "uncertainty_j": reading.uncertainty_j,
         "quality": reading.quality,
         "role": reading.role,
+        "resolution_s": reading.resolution_s,
     }
 
 

@@ -11,6 +11,7 @@ from greensv.config.consistency import refuse_idle, require_milestones, require_
 Fraction = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]
 Count = Annotated[int, Ge(1)]
+MAX_RUNGS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,12 +231,12 @@ class SearchConfig:
     """Epochs of a whole short training, the top rung: the recipe's first phase, its schedules compressed to these."""
     scheduler: Literal["rungs", "none"] = "rungs"
     """rungs: trainings are compared on their way, and only promising ones go on; none: each goes to its end."""
-    num_rungs: Annotated[int, Ge(1), Le(8)] = 4
+    num_rungs: Annotated[int, Ge(1), Le(MAX_RUNGS)] = 4
     """Rungs of a short training, the whole one counted; one that would have fewer than `min_rung_steps` is left out."""
     min_rung_steps: Count = 20
     """A rung of fewer steps would be judged on warm-up, and measured badly."""
     eta: Annotated[int, Ge(2), Le(9)] = 3
-    """A rung has so many times the steps of the one below it, and about so many candidates fewer go on to it: 1.5/eta."""
+    """A rung has so many times the steps of the one below it; 1.5/eta of a rung's candidates go on."""
     min_rung_correlation: Annotated[float, Ge(-1), Le(1)] = 0.6
     """A rung stops nobody unless the ranks of its error rates predict those of the top rung so well (Spearman)."""
     energy_tolerance: Annotated[float, Ge(0), Lt(1)] = 0.1

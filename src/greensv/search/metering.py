@@ -246,6 +246,7 @@ def open_metering(
         charger = Charger(
             monitor, ledger, study_id=study_id, account=account, pue=energy.pue, flush_interval_s=FLUSH_INTERVAL_S
         )
+        charger.keep_unwritten_in(data_folder() / UNWRITTEN)
         metering = Metering(
             monitor=monitor,
             charger=charger,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from greensv.config import StudyConfig
+from greensv.config.study import MAX_RUNGS
 from greensv.energy.books.ledger import Ledger
 from greensv.energy.grid.series import GridCarbon
 from greensv.energy.grid.watch import CarbonWatch
@@ -24,6 +25,7 @@ from greensv.search.joining import check_data, shared_store
 from greensv.search.metering import reap_dead
 from greensv.search.queue import reconcile
 from greensv.search.reference import reference_in_force
+from greensv.search.rungs.book import RungBook
 from greensv.search.session import Session, open_session
 from greensv.search.study import OpenStudy, check_environment, create_or_continue
 from greensv.search.training_window import noted_window
@@ -222,6 +224,7 @@ def _agree_on_environment(session: Session, study: OpenStudy) -> tuple[float, Ca
     """Returns what a kWh here is on the hardware that the study began on, and the calibration in force here."""
     found = environment(session.config, session.metering.domains(), session.crew)
     reference = reference_in_force(session, found)
-    has_begun = any(record.state == "complete" or record.curve for record in study.records())
+    begun = RungBook(session.metering.ledger, study.study_id, num_rungs=MAX_RUNGS).history()
+    has_begun = any(run.is_reached or run.state == "running" for run in begun.all())
     factor = check_environment(study, found, has_begun=has_begun, reference=reference)
     return factor, reference

@@ -16,7 +16,7 @@ from greensv.energy.books.ledger import Ledger
 from greensv.search.artifacts import training_name
 from greensv.search.candidate import Candidate, SearchSpace
 from greensv.search.cost import Prediction
-from greensv.search.queue import CONTINUES_ATTRIBUTE, enqueue, mark_held
+from greensv.search.queue import CONTINUES_ATTRIBUTE, QUEUED_ATTRIBUTE, enqueue, holder_attributes, mark_held
 from greensv.search.rungs.book import RungBook
 from greensv.search.rungs.history import History, Run, RunKey
 from greensv.search.scheduling.policy import (
@@ -69,8 +69,6 @@ class Job:
     is_top: bool
     expected: Prediction
     lease: Lease
-    is_new: bool
-    """Its trial has just been proposed."""
 
     @property
     def trial_number(self) -> int:
@@ -184,12 +182,18 @@ class Scheduler:
 
         if self.max_trials is None or self.book.history().num_trials < self.max_trials:
             return False
+        history = self.book.history()
+        if self.paused(history) or history.in_state("waiting"):
+            return False  # a larger budget may take them up
         return not self.study.optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING])
 
     def retire_all(self, *, reason: str) -> None:
         """Ends the trials that wait below the top; their runs stay in the book, so that a larger budget goes on."""
         history = self.book.history()
         for run in (*self.paused(history), *history.in_state("waiting")):
+            history = self.book.history()  # another worker may have begun something meanwhile
+            if history.in_state("running"):
+                return
             if run.key.repetition == 0:
                 self.trials.retired(run, reason)
 
@@ -224,14 +228,14 @@ class Scheduler:
                 below = self._revived(move.run)
                 key = dataclasses.replace(below.key, rung=move.rung)
                 run = self._begun(key, below.candidate, step=below.step, must_finish=below.must_finish, after=below)
-                return self._claim(run, after=below, is_new=False)
+                return self._claim(run, after=below)
             case Continue():
                 left = self._revived(move.run)
                 run = dataclasses.replace(left, state="running", attempts=left.attempts + 1)
-                return self._claim(run, after=self._below(run, history), is_new=False)
+                return self._claim(run, after=self._below(run, history), is_left=True)
             case Repeat():
                 key = dataclasses.replace(move.run.key, repetition=move.repetition)
-                return self._claim(self._begun(key, move.run.candidate, step=0), after=None, is_new=False)
+                return self._claim(self._begun(key, move.run.candidate, step=0), after=None)
 
     def _begun(
         self, key: RunKey, candidate: Candidate, *, step: int, must_finish: bool = False, after: Run | None = None
@@ -257,7 +261,7 @@ class Scheduler:
                 return below
         return None
 
-    def _claim(self, run: Run, *, after: Run | None, is_new: bool) -> Job | None:
+    def _claim(self, run: Run, *, after: Run | None, is_left: bool = False) -> Job | None:
         """Reserves the upper bound of a job's energy, or what is left where that still covers the expectation."""
         to_step = self.rung_steps[run.key.rung]
         (expected,) = self.costs.rung_costs([run.candidate], from_step=run.step, to_step=to_step)
@@ -266,7 +270,7 @@ class Scheduler:
             self._refusals += 1
             return None
         lease = self.money.reserve(
-            wanted_j, trial_number=run.key.trial_number, within=self.book.claiming(run, after=after)
+            wanted_j, trial_number=run.key.trial_number, within=self.book.claiming(run, after=after, is_left=is_left)
         )
         if lease is None:
             return None
@@ -280,7 +284,6 @@ class Scheduler:
             is_top=run.key.rung == len(self.rung_steps) - 1,
             expected=expected,
             lease=lease,
-            is_new=is_new,
         )
 
     def _seed(self, key: RunKey) -> int:
@@ -306,17 +309,22 @@ class Scheduler:
             study.sampler = self.make_sampler(trial.number, history, self.outlook(history), move)
         mark_held(trial)
         candidate = self.space.suggest(trial)
-        reason = self.costs.refusal(candidate) or self._too_dear(candidate, move)
+        reason = (
+            self._queued_twice(trial, candidate, history)
+            or self.costs.refusal(candidate)
+            or self._too_dear(candidate, move)
+        )
         if reason is None:
             run = self._begun(
                 RunKey(trial_number=trial.number, rung=move.rung), candidate, step=0, must_finish=move.must_finish
             )
-            job = self._claim(run, after=None, is_new=True)
+            job = self._claim(run, after=None)
             if job is not None:
                 return job
             (expected,) = self.costs.rung_costs([candidate], from_step=0, to_step=self.rung_steps[move.rung])
             reason = f"{format_energy(expected.upper_j)} does not fit what is left of the budget"
-        self._refusals += 1
+        else:
+            self._refusals += 1
         self.trials.refused(trial, candidate, reason)
         if self._refusals < MAX_REFUSALS and self._num_waiting() == 0:
             smaller = self._draw_affordable(move, number)
@@ -326,11 +334,21 @@ class Scheduler:
                 enqueue(study, self.space, [smaller], reason="fits what is left of the budget")
         return None
 
+    def _queued_twice(self, trial: "optuna.Trial", candidate: Candidate, history: History) -> str | None:
+        """Says that what several workers have queued at once is trained already; None if not."""
+        queued_as = trial.user_attrs.get(QUEUED_ATTRIBUTE)
+        if queued_as is None or " again: " in queued_as:
+            return None
+        same = next((run for run in history.all() if run.candidate == candidate), None)
+        return None if same is None else f"queued twice: trial {same.key.trial_number} trains the same network"
+
     def _too_dear(self, candidate: Candidate, move: Propose) -> str | None:
         """Says that a candidate's whole short training would use more than the policy grants one; None if not."""
         (whole,) = self.costs.rung_costs([candidate], from_step=0, to_step=self.rung_steps[-1])
         if WHOLE_MARGIN * whole.energy_j <= move.within_j:
             return None
+        if move.within_j >= self.money.left_j:
+            return f"{format_energy(whole.energy_j)} does not fit what is left of the budget"
         return f"{format_energy(whole.energy_j)} for a whole short training is more than one candidate may use now"
 
     def _num_waiting(self) -> int:
@@ -369,7 +387,7 @@ class Scheduler:
             state=optuna.trial.TrialState.RUNNING,
             params=frozen.params,
             distributions=frozen.distributions,
-            user_attrs={**frozen.user_attrs, CONTINUES_ATTRIBUTE: frozen.number},
+            user_attrs={**frozen.user_attrs, **holder_attributes(), CONTINUES_ATTRIBUTE: frozen.number},
         )
         number = storage.get_trial(storage.create_new_trial(study._study_id, template_trial=revived)).number
         if not self.book.rename(frozen.number, number):

@@ -139,7 +139,9 @@ def create_or_continue(config: StudyConfig, storage: "RDBStorage", *, versions: 
         # Its creation was cut short: the id is written last, and before it nothing runs.
         return _initialise(study, config, versions)
     found = load(config.name, storage)
-    changes = differences(json.loads(to_json(found.config)), json.loads(to_json(config)))
+    # Not by its name: the dashboard may have given the study another one.
+    named_alike = replace(found.config, name=config.name)
+    changes = differences(json.loads(to_json(named_alike)), json.loads(to_json(config)))
     if changes and not study.trials:
         study.set_user_attr(CONFIG_ATTRIBUTE, to_json(config))
         study.set_user_attr(VERSION_ATTRIBUTE, {"greensv": __version__, **versions})

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,8 @@ class TrialBook:
     """What energies are shown in units of, beside kWh."""
     unit_factor: float = 1.0
     """What a kWh here is on the hardware that the study began on, by their reference units."""
+    _written: dict[int, dict[str, Any]] = field(default_factory=dict, repr=False)
+    """What this worker wrote into the trials that are on their way."""
 
     def started(self, number: int, candidate: Candidate, *, seed: int | None = None) -> TrialRecord:
         """Returns the record of a trial that is about to run, or to go on."""
@@ -96,13 +98,12 @@ class TrialBook:
     def at_rung(self, record: TrialRecord, reached: RungReached) -> TrialRecord:
         """Returns the record with what its training has shown up to a rung."""
         so_far, dev = reached.so_far, reached.dev
-        train_kwh = self.unit_factor * reached.train_energy_kwh
         return dataclasses.replace(
             self.charged(record),
             eer=dev.eer,
             min_dcf=dev.min_dcf,
-            train_energy_kwh=train_kwh,
-            train_energy_uncertainty_kwh=self.unit_factor * reached.train_energy_uncertainty_kwh,
+            train_energy_kwh=reached.train_energy_kwh,
+            train_energy_uncertainty_kwh=reached.train_energy_uncertainty_kwh,
             measured_energy_kwh=kwh_from_j(so_far.energy_j),
             measured_uncertainty_kwh=kwh_from_j(so_far.uncertainty_j),
             data_wait_s=so_far.data_wait_s,
@@ -120,11 +121,14 @@ class TrialBook:
             num_skipped=so_far.num_skipped,
             duration_s=so_far.duration_s,
             curve=so_far.curve,
-            **reference_fields(self.reference, reached.train_energy_kwh, pue=self.bench.config.energy.pue),
+            **reference_fields(
+                self.reference, reached.train_energy_kwh / self.unit_factor, pue=self.bench.config.energy.pue
+            ),
         )
 
     def begun(self, record: TrialRecord) -> None:
         """Writes the record of a trial that begins, or goes on after it was left: it is interrupted no more."""
+        self._written.pop(record.number, None)  # another worker may have written meanwhile
         self.note(record, {"was_interrupted": False, "reason": ""})
 
     def note(self, record: TrialRecord, more: Mapping[str, Any] = MappingProxyType({})) -> None:
@@ -132,9 +136,14 @@ class TrialBook:
         from optuna.exceptions import UpdateFinishedTrialError
 
         storage, trial_id = self.study.optuna._storage, self.study.trial_id(record.number)
+        # Each attribute is a commit of its own; what this job wrote and has not changed needs none.
+        written = self._written.setdefault(record.number, {})
         for key, value in {**record.attributes(), **more}.items():
+            if key in written and written[key] == value:
+                continue
             try:
                 storage.set_trial_user_attr(trial_id, key, value)
+                written[key] = value
             except UpdateFinishedTrialError:
                 return  # another worker, which took this one for dead, has ended it
 
@@ -146,11 +155,11 @@ class TrialBook:
         study = self.study.optuna
         values = values_of(record, self.objectives)
         if record.state == "complete" and values is not None:
-            self._note_constraints(record)
             frozen = study.tell(record.number, list(values), skip_if_finished=True)
         else:
             state = TrialState.PRUNED if record.state in ("refused", "stopped") else TrialState.FAIL
             frozen = study.tell(record.number, state=state, skip_if_finished=True)
+        self._written.pop(record.number, None)
         told = from_trial(frozen)
         self.bench.plugins.notify_trial_finished(study_name=self.study.config.name, trial=told.as_json())
         self.bench.listen(TrialEnded(record=told, front=self.front()))
@@ -176,7 +185,7 @@ class TrialBook:
         """Returns the front as it is now."""
         return self.study.front()
 
-    def _note_constraints(self, record: TrialRecord) -> None:
+    def note_constraints(self, record: TrialRecord) -> None:
         """Tells Optuna by how much each constraint is broken: 0 or less where it is kept."""
         import optuna
 

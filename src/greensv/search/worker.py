@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from sqlalchemy import Connection
 
 from greensv.energy.books.budget import Lease, this_process
-from greensv.errors import GreensvError, StudyError, TeamBroken, TrainingError
+from greensv.errors import CheckpointError, GreensvError, StudyError, TeamBroken, TrainingError
 from greensv.search.artifacts import ArtifactStore, MissingArtifactError
 from greensv.search.candidate import format_params
 from greensv.search.control import BudgetExhausted, Interrupted, TooDear
@@ -24,9 +25,9 @@ from greensv.search.events import Noted, RungEnded, TrialStarted
 from greensv.search.gate import BudgetGate
 from greensv.search.measuring import check_team, first_line
 from greensv.search.metering import CLOSING_S, Metering, reap_dead
-from greensv.search.objectives import values_of
+from greensv.search.objectives import OBJECTIVES, values_of
 from greensv.search.plan import make_plan, probe_space, step_speech_s
-from greensv.search.queue import enqueue
+from greensv.search.queue import enqueue, reconcile
 from greensv.search.rungs.book import RungBook
 from greensv.search.rungs.costs import ModelCosts
 from greensv.search.rungs.history import History, Run
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MEASURED = (OBJECTIVES["embed_energy"], OBJECTIVES["latency"])
+"""What trained networks show, and the cost model predicts of others."""
 CURVES_INTERVAL_S = 60.0
 """Seconds between two updates of the curves in the dashboard, which cost some commits."""
 
@@ -133,7 +136,7 @@ class Worker:
             rungs=rungs,
             policy=policy,
             scheduler=scheduler,
-            trainer=RungTrainer(bench, rungs, artifacts),
+            trainer=RungTrainer(bench, rungs, artifacts, unit_factor=book.unit_factor),
             model=model,
             costs=costs,
             notebook=notebook,
@@ -172,6 +175,7 @@ class Worker:
     def end_study(self, because: str) -> None:
         """Ends the trials that are on their way below the top, unless other workers are still at work."""
         if not self.rungs.history().in_state("running"):
+            reconcile(self.book.study, self.rungs, self.bench.listen)
             self.scheduler.retire_all(reason=f"on its way when the search ended: {because}")
         self._show_curves(interval_s=0.0)
 
@@ -236,6 +240,7 @@ class Worker:
             with (
                 bench.metering.charger.hold(job.lease),
                 noted_window(bench.metering, "trial", trial_number=job.trial_number),
+                self._learning_memory(job),
             ):
                 reached = self.trainer.run(job, gate)
         except (Interrupted, KeyboardInterrupt):
@@ -251,11 +256,6 @@ class Worker:
             raise
         except TrainingError as error:
             self._fail(job, record, reason=str(error))
-        except (RuntimeError, MemoryError) as error:
-            # Out of memory, or a mistake in a backbone: this candidate's trouble, not the search's.
-            logger.warning("%s could not be trained", job_name(job), exc_info=error)
-            self._fail(job, record, reason=f"could not be trained: {first_line(error)}")
-            check_team(bench, error)
         except TeamBroken:
             self._leave(job, record, reason="a process of its team died", is_death=True)
             raise
@@ -264,8 +264,13 @@ class Worker:
         except GreensvError as error:
             # The data, a meter or the ledger: it concerns the whole search, and the candidate deserves another try.
             with contextlib.suppress(StudyError):  # a database that is gone will find the job when its lease is reaped
-                self._leave(job, record, reason=str(error))
+                # A checkpoint that cannot be used would end every rerun: so it counts as an attempt.
+                self._leave(job, record, reason=str(error), is_death=isinstance(error, CheckpointError))
             raise
+        except Exception as error:
+            logger.warning("%s could not be trained", job_name(job), exc_info=error)
+            self._fail(job, record, reason=f"could not be trained: {first_line(error)}")
+            check_team(bench, error)
         except BaseException:
             self.scheduler.left(job)
             raise
@@ -277,16 +282,19 @@ class Worker:
             self._keep_cost(job, reached)
         is_trial = job.run.key.repetition == 0
         values = values_of(record, self.book.objectives)
-        if values is None and job.is_top:
+        if values is None:
             missing = [o.name for o in self.book.objectives if getattr(record, o.field) is None]
             reason = f"the meters could not tell its {', '.join(missing)}: their counters change too rarely"
             self._fail(job, record, reason=reason)
             return
+        shown = {o.name: float(getattr(record, o.field)) for o in MEASURED if getattr(record, o.field) is not None}
+        self.costs.learn(job.candidate, shown)
         if is_trial:
             self.book.note(record)
-        at_rung = tuple(self._value_at_rung(record, o.field, job, i) for i, o in enumerate(self.book.objectives))
+            if job.is_top:
+                self.book.note_constraints(record)
         measured = {**reached.so_far.as_json(), "hardware": self._hardware}
-        _, is_ours = self.scheduler.reached(job, at_rung, measured)
+        _, is_ours = self.scheduler.reached(job, values, measured)
         if not is_ours:
             self.bench.listen(
                 Noted(text=f"{job_name(job)}: its lease was closed by another worker, which goes on with it")
@@ -302,17 +310,15 @@ class Worker:
         else:
             self.book.repeated(dataclasses.replace(record, state="complete"), job.run.key.repetition)
 
-    def _value_at_rung(self, record: TrialRecord, name: str, job: Job, at: int) -> float:
-        """Returns an objective at this rung: as measured, or as predicted where only the top measures it."""
-        value = getattr(record, name)
-        if value is None:
-            value = self.costs.known_objectives([job.candidate])[0, at]
-        return float(value)
+    def _learning_memory(self, job: Job) -> AbstractContextManager[None]:
+        """Has the memory that this training takes correct what is reckoned of others."""
+        crop_s = self.bench.config.recipe.phases[0].crop_s
+        memory = self.costs.memory
+        return nullcontext() if memory is None else memory.learning(job.candidate, crop_s=crop_s)
 
     def _leave(self, job: Job, record: TrialRecord, *, reason: str, is_death: bool = False) -> None:
         """Leaves a job to whoever goes on with it, this command perhaps."""
-        self.scheduler.left(job, is_death=is_death)
-        if job.run.key.repetition == 0:
+        if self.scheduler.left(job, is_death=is_death) and job.run.key.repetition == 0:
             self.book.note(self.book.charged(record, reason=reason, was_interrupted=True))
         self.bench.listen(Noted(text=f"{job_name(job)} is left at its last saved step: {reason}"))
 
@@ -338,19 +344,18 @@ class Worker:
             part = (run.key.trial_number, run.key.repetition, run.key.rung)
             if part not in self._known_parts:
                 self._known_parts.add(part)
-                so_far = SoFar.from_json(run.data)
-                work = self.bench.work(run.candidate).per_second
-                self._add(work, so_far.joules_per_step, so_far.seconds_per_step)
+                latest = SoFar.from_json(run.data).part
+                if latest is not None:
+                    self._add(self.bench.work(run.candidate).per_second, *latest)
 
     def _keep_cost(self, job: Job, reached: RungReached) -> None:
         """Keeps what a network's first rung has shown, and what had been predicted of it, for later studies."""
         so_far = reached.so_far
-        if not (so_far.steady_steps and so_far.joules_per_step > 0 and so_far.seconds_per_step > 0):
+        joules, seconds = so_far.part or (0.0, 0.0)
+        if joules <= 0 or seconds <= 0:
             return
         work, speech_s = self.bench.work(job.candidate).per_second, step_speech_s(self.bench)
-        measured = Measured(
-            work=work, joules=so_far.joules_per_step / speech_s, seconds=so_far.seconds_per_step / speech_s
-        )
+        measured = Measured(work=work, joules=joules / speech_s, seconds=seconds / speech_s)
         predicted = self.model.predict(work, speech_s=1.0) if self.model.num_measured else None
         self.notebook.keep(measured, num_steps=so_far.steady_steps, predicted=predicted)
 

@@ -1,3 +1,4 @@
+import json
 import signal
 import subprocess
 import sys
@@ -10,13 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import Engine, create_engine, select
+from sqlalchemy import Engine, create_engine, func, select
 
 from greensv.energy.books.budget import Lease, Purpose, is_alive, this_process
 from greensv.energy.books.charging import Charger
 from greensv.energy.books.ledger import Ledger
 from greensv.energy.books.outages import StorageAway
 from greensv.energy.books.tables import charges, leases
+from greensv.energy.books.unwritten import book_unwritten
 from greensv.energy.meter import Availability, Domain, MeterSession, PowerSample, Sample
 from greensv.energy.monitoring import Monitor, OpenMeter, Reading
 from greensv.errors import StudyError
@@ -546,19 +548,25 @@ def test_the_real_monitor_writes_from_its_thread(ledger: Ledger) -> None:
     ledger.verify(STUDY)
 
 
-def test_a_killed_process_loses_no_more_than_is_assumed_for_it(ledger: Ledger, engine: Engine) -> None:
+def start_worker(engine: Engine, *, lease_j: int, folder: Path) -> subprocess.Popen[str]:
+    url = str(engine.url.render_as_string(hide_password=False))
+    arguments = [sys.executable, str(WORKER), url, STUDY, str(lease_j), str(folder)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+
+def wait_until(is_reached: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 30
+    while not is_reached():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def test_a_killed_process_loses_no_more_than_is_assumed_for_it(ledger: Ledger, engine: Engine, tmp_path: Path) -> None:
     """The worker uses 1000 W; what it was charged and what is assumed after its death cover its whole life."""
-    with subprocess.Popen(
-        [sys.executable, str(WORKER), str(engine.url.render_as_string(hide_password=False)), STUDY],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as worker:
+    with start_worker(engine, lease_j=900, folder=tmp_path) as worker:
         assert worker.stdout is not None
         began_s = float(worker.stdout.readline())
-        deadline_s = time.monotonic() + 30
-        while ledger.statement(STUDY, ACCOUNT).spent_uj < 100 * J:
-            assert time.monotonic() < deadline_s
-            time.sleep(0.01)
+        wait_until(lambda: ledger.statement(STUDY, ACCOUNT).spent_uj >= 100 * J)
         killed_at_least_s = time.monotonic()
         worker.send_signal(signal.SIGKILL)
     (reaped,) = ledger.reap(STUDY, is_alive=is_alive)
@@ -580,6 +588,85 @@ def moved_away(engine: Engine) -> Iterator[None]:
         yield
     finally:
         path.with_suffix(".away").rename(path)
+
+
+def test_what_a_process_used_while_the_database_was_away_is_booked_after_it_was_killed(
+    ledger: Ledger, engine: Engine, tmp_path: Path
+) -> None:
+    ledger.open_account(STUDY, ACCOUNT, 100_000 * J)
+    folder = tmp_path / "unwritten"
+
+    def kept_uj() -> int:
+        lines = [line for file in folder.glob("*") for line in file.read_text().split("\n")[:-1]]
+        return sum(json.loads(line)["energy_uj"] for line in lines)
+
+    with start_worker(engine, lease_j=90_000, folder=folder) as worker:
+        assert worker.stdout is not None
+        began_s = float(worker.stdout.readline())
+        wait_until(lambda: ledger.statement(STUDY, ACCOUNT).spent_uj >= 50 * J)
+        with moved_away(engine):
+            wait_until(lambda: kept_uj() >= 200 * J)
+            killed_at_least_s = time.monotonic()
+            worker.send_signal(signal.SIGKILL)
+            worker.wait()
+            killed_at_most_s = time.monotonic()
+    before_uj = ledger.statement(STUDY, ACCOUNT).spent_uj
+    assert book_unwritten(folder, ledger, study_id=STUDY) > 0
+    assert list(folder.iterdir()) == []
+    statement = ledger.statement(STUDY, ACCOUNT)
+    assert statement.spent_uj - before_uj >= 199 * J
+    assert statement.reserved_uj + statement.spent_uj <= 90_100 * J, "its lease has paid"
+    assert statement.spent_uj <= 1000 * J * (killed_at_most_s - began_s + 0.001), "nothing is booked twice"
+    with engine.connect() as connection:
+        last_beat_at = connection.execute(select(leases.c.last_beat_at)).scalar_one()
+        last_charge_at = connection.execute(select(func.max(charges.c.ended_at))).scalar_one()
+    assert last_beat_at == pytest.approx(last_charge_at, abs=0.05)
+    ledger.reap(STUDY, is_alive=is_alive)
+    assert ledger.statement(STUDY, ACCOUNT).spent_uj >= 1000 * J * (killed_at_least_s - began_s)
+    assert ledger.statement(STUDY, ACCOUNT).reserved_uj == 0
+    ledger.verify(STUDY)
+
+
+def test_charges_wait_in_a_file_only_while_the_database_is_away(
+    monitor: ScriptedMonitor, ledger: Ledger, engine: Engine, tmp_path: Path
+) -> None:
+    folder = tmp_path / "unwritten"
+    charger = make_charger(monitor, ledger)
+    charger.keep_unwritten_in(folder)
+    with charger.hold(lease_of(ledger, 100)):
+        monitor.use(1.0)
+        monitor.tick(2.0)
+        assert not folder.exists()
+        with moved_away(engine):
+            for _ in range(3):
+                monitor.use(2.0)
+                monitor.tick(2.0)
+            (file,) = folder.iterdir()
+            assert [json.loads(line)["energy_uj"] for line in file.read_text().splitlines()] == [2 * J] * 3
+        assert book_unwritten(folder, ledger, study_id=STUDY) == 0, "its process still runs"
+        assert file.exists()
+        monitor.tick(2.0)
+        assert not file.exists()
+    assert [row for row in booked(engine) if row[2]] == [("idle", None, 1.0)] + [("idle", None, 2.0)] * 3
+    ledger.verify(STUDY)
+
+
+def test_a_folder_that_cannot_be_written_stops_nothing_and_is_told_once(
+    monitor: ScriptedMonitor, ledger: Ledger, engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "unwritten"
+    folder.write_text("no folder")
+    charger = make_charger(monitor, ledger)
+    charger.keep_unwritten_in(folder)
+    with charger.hold(lease_of(ledger, 100)):
+        with moved_away(engine):
+            for _ in range(3):
+                monitor.use(2.0)
+                monitor.tick(2.0)
+        monitor.tick(2.0)
+    assert [row for row in booked(engine) if row[2]] == [("idle", None, 2.0)] * 3
+    (told,) = caplog.messages
+    assert "energy is lost if this process is killed" in told
 
 
 def come_back_after(num_sleeps: int, engine: Engine, monitor: ScriptedMonitor) -> Callable[[float], None]:

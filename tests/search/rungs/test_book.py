@@ -35,7 +35,9 @@ def run_to(rung: int, *, trial: int = 0, step: int = 0, **changes: object) -> Ru
     return dataclasses.replace(run, **changes)  # type: ignore[arg-type]
 
 
-def reserve(ledger: Ledger, book: RungBook, run: Run, *, after: Run | None = None) -> Lease | None:
+def reserve(
+    ledger: Ledger, book: RungBook, run: Run, *, after: Run | None = None, is_left: bool = False
+) -> Lease | None:
     return ledger.reserve(
         "one",
         "search",
@@ -44,7 +46,7 @@ def reserve(ledger: Ledger, book: RungBook, run: Run, *, after: Run | None = Non
         trial_number=run.key.trial_number,
         holder=HOLDER,
         ttl_s=60.0,
-        within=book.claiming(run, after=after),
+        within=book.claiming(run, after=after, is_left=is_left),
     )
 
 
@@ -109,15 +111,16 @@ def test_a_dead_workers_run_waits_from_its_last_saved_step_and_is_given_up_after
         (seen,) = mine.history().all()
         assert seen.step == 3 + death
         assert seen.state == ("waiting" if death < MAX_ATTEMPTS else "failed")
-        lease = reserve(ledger, mine, dataclasses.replace(seen, state="running", attempts=seen.attempts + 1))
+        again = dataclasses.replace(seen, state="running", attempts=seen.attempts + 1)
+        lease = reserve(ledger, mine, again, is_left=True)
     assert lease is None
 
 
 def test_leaving_in_good_order_costs_no_attempt(ledger: Ledger):
     mine = book(ledger)
     run = run_to(0)
-    for _ in range(MAX_ATTEMPTS + 1):
-        lease = reserve(ledger, mine, run)
+    for number in range(MAX_ATTEMPTS + 1):
+        lease = reserve(ledger, mine, run, is_left=number > 0)
         assert lease is not None
         ledger.settle(lease, within=mine.leaving(run))
         (seen,) = mine.history().all()
@@ -158,3 +161,21 @@ def test_a_trial_under_a_new_number_is_known_by_it_in_every_book(ledger: Ledger)
     assert reserve(ledger, other, run_to(1, step=3), after=done) is None
     assert [run.key.trial_number for run in other.history().all()] == [5]
     assert mine.history().num_trials == other.history().num_trials == 1
+
+
+def test_a_run_that_somebody_else_has_retired_or_promoted_is_read_again(ledger: Ledger):
+    mine, other = book(ledger), book(ledger)
+    lease = reserve(ledger, mine, run_to(0))
+    assert lease is not None
+    done = reach(ledger, mine, run_to(0), lease, eer=0.1, step=3)
+    other.history()
+    assert mine.retire(done)
+    assert not other.retire(done)
+    (seen,) = other.history().all()
+    assert seen.state == "retired", "else its worker would retire it for ever"
+
+
+def test_what_nobody_has_left_is_not_gone_on_with(ledger: Ledger):
+    mine = book(ledger)
+    assert reserve(ledger, mine, run_to(0, attempts=2), is_left=True) is None
+    assert not list(mine.history().all())

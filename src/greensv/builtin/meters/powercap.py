@@ -19,6 +19,7 @@ MAX_POWER_W = 1000.0
 RESOLUTION_S = 0.001
 """RAPL counters change about once a millisecond (Intel SDM vol. 3B, section 16.10)."""
 GAIN_UNCERTAINTY = 0.05
+IN_CONTAINER = "mount the host's /sys/devices/virtual/powercap and set energy.options.rapl.root to it"
 MIRROR_TOLERANCE_UJ = 1_000_000
 """Dies whose counters, of the order of 100 kJ, agree within 1 J show one counter twice."""
 
@@ -75,18 +76,23 @@ def without_mirrors(zones: Sequence[Zone]) -> tuple[list[Zone], list[str]]:
     return [zone for zone, _ in kept], notes
 
 
-def availability(root: Path, leave_out: frozenset[str]) -> tuple[Availability, list[Zone]]:
-    """Returns what the tree under `root` can measure and the zones to read for it. Never raises."""
+def availability(
+    root: Path, leave_out: frozenset[str], *, in_container: str = IN_CONTAINER
+) -> tuple[Availability, list[Zone]]:
+    """Returns what the tree under `root` can measure and the zones to read for it. Never raises.
+
+    `in_container` is what to do in a container, which does not show the tree.
+    """
     try:
         zones, notes = without_mirrors(find_zones(root))
     except PermissionError as error:
         return _not_permitted(error), []
     except FileNotFoundError:
-        return _nothing_there(root), []
+        return _nothing_there(root, in_container), []
     except (OSError, ValueError) as error:
         return Availability(reason=f"{root} cannot be read: {error}", remedy="look at the kernel's log (dmesg)"), []
     if not zones:
-        return _nothing_there(root), []
+        return _nothing_there(root, in_container), []
     zones = [zone for zone in zones if zone.domain.kind not in leave_out]
     if not zones:
         return Availability(reason="other meters measure what it could", remedy="leave one of them out"), []
@@ -125,12 +131,12 @@ def _not_permitted(error: OSError) -> Availability:
     )
 
 
-def _nothing_there(root: Path) -> Availability:
+def _nothing_there(root: Path, in_container: str) -> Availability:
     return Availability(
         reason=f"no RAPL zones under {root}",
         remedy=(
-            "on bare metal run `sudo modprobe intel_rapl_msr` (AMD too); in a container mount the host's "
-            "/sys/devices/virtual/powercap and set energy.options.rapl.root to it; virtual machines have none"
+            f"on bare metal run `sudo modprobe intel_rapl_msr` (AMD too); in a container {in_container}; "
+            "virtual machines have none"
         ),
     )
 

@@ -30,6 +30,7 @@ from greensv.hookspecs import hookimpl
 KINDS_PER_SOCKET: tuple[DomainKind, ...] = ("cpu", "dram")
 """The order of `Sensor.energy()`: package and dram of socket 0, of socket 1, and so on; -1 for what is absent."""
 USE_RAPL = "use the meter `rapl`"
+IN_CONTAINER = f"{USE_RAPL}, which can read them elsewhere"
 
 _import_lock = threading.Lock()
 
@@ -59,7 +60,8 @@ class PyRaplMeter(Meter):
             ) from error
 
     def _open(self, request: MeterRequest) -> "PyRaplSession":
-        about, zones = powercap.availability(Path(powercap.DEFAULT_ROOT), request.leave_out)
+        root = Path(powercap.DEFAULT_ROOT)
+        about, zones = powercap.availability(root, request.leave_out, in_container=IN_CONTAINER)
         if not zones:
             raise _UnavailableError(about)
         return PyRaplSession(_sensor(), zones, about)

@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from greensv.energy.books.accrual import Accrual, Use
 from greensv.energy.books.budget import Charge, ChargeOutcome, Lease, Purpose
 from greensv.energy.books.ledger import Ledger
 from greensv.energy.books.outages import StorageAway
+from greensv.energy.books.unwritten import Outage
 from greensv.energy.monitoring import Monitor, Reading
 from greensv.errors import GreensvError
 from greensv.units import uj_from_j
@@ -59,8 +61,9 @@ class Charger:
     of that and one polling interval; whoever reaps its lease charges an estimate for it. Energy used while no lease is
     held is charged to the account directly. `hold` and `purpose` are for one thread, the one that trains.
 
-    While the database is away, charges wait in memory. Training goes on for as long as the lease in force surely is
-    ours and pays for it; from then on `check` waits. So do `flush`, `close` and the end of a `hold`.
+    While the database is away, charges wait in memory, and on disk after `keep_unwritten_in`. Training goes on for as
+    long as the lease in force surely is ours and pays for it; from then on `check` waits. So do `flush`, `close` and
+    the end of a `hold`.
 
     Args:
         monitor: a started monitor.
@@ -106,6 +109,7 @@ class Charger:
         self._error: GreensvError | None = None
         self._away_since_s: float | None = None
         self._is_closed = False
+        self._outage: Outage | None = None
         monitor.add_observer(self._observe)
 
     @contextmanager
@@ -133,6 +137,13 @@ class Charger:
         trial_number = use.trial_number if trial_number is None else trial_number
         with self._using(replace(use, purpose=purpose, trial_number=trial_number)):
             yield
+
+    def keep_unwritten_in(self, folder: Path) -> None:
+        """Keeps what a database that is away does not take in a file of `folder` as well, until it does.
+
+        Should this process be killed meanwhile, the next one finds it there by `book_unwritten`.
+        """
+        self._outage = Outage(folder, study_id=self._study_id, account=self._account)
 
     def charge_startup(self, duration_s: float) -> None:
         """Charges the energy this process used before the monitor started.
@@ -326,6 +337,7 @@ class Charger:
                 for lease, charges in batches:
                     self._write_batch(lease, charges, read_at_s=read_at_s, is_in_force=lease == in_force)
             except GreensvError as error:
+                self._keep(batches, in_force)
                 with self._state:
                     self._error = error
                     if not isinstance(error, StorageAway):
@@ -333,6 +345,8 @@ class Charger:
                     elif self._away_since_s is None:
                         self._away_since_s = began_s
             else:
+                if self._outage:
+                    self._outage.end()
                 with self._state:
                     self._error = self._away_since_s = None
             with self._state:
@@ -340,6 +354,16 @@ class Charger:
                 # A server that does not answer holds up the meters' thread: for half of the time at most.
                 self._write_again_s = now_s + max(self._flush_interval_s, now_s - began_s if self._error else 0.0)
                 self._has_told_power = is_power_known
+
+    def _keep(self, batches: Sequence[tuple[Lease | None, Sequence[Charge]]], in_force: Lease | None) -> None:
+        if self._outage:
+            for lease, charges in batches:
+                power_w = self._assumed_power_w(is_in_force=lease == in_force)
+                self._outage.keep(lease, charges, peak_power_w=power_w, next_beat_s=self._next_beat_s)
+
+    def _assumed_power_w(self, *, is_in_force: bool) -> float:
+        # A process that dies used energy on one lease only: of the others, nothing is to be assumed.
+        return (self._monitor.peak_power_w or 0.0) * self._pue if is_in_force else 0.0
 
     def _batches(self) -> list[tuple[Lease | None, list[Charge]]]:
         """What is to be written, by lease; a lease that is held and has nothing to pay is there to be renewed."""
@@ -354,12 +378,10 @@ class Charger:
         self, lease: Lease | None, charges: Sequence[Charge], *, read_at_s: float, is_in_force: bool
     ) -> None:
         if lease is not None:
-            # A process that dies used energy on one lease only: of the others, nothing is to be assumed.
-            power_w = (self._monitor.peak_power_w or 0.0) * self._pue if is_in_force else 0.0
             outcome = self._ledger.charge(
                 lease,
                 charges,
-                peak_power_w=power_w,
+                peak_power_w=self._assumed_power_w(is_in_force=is_in_force),
                 next_beat_s=self._next_beat_s,
                 age_s=self._clock() - read_at_s,
                 patience_s=0.0,

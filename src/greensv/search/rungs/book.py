@@ -1,8 +1,8 @@
 """Keeps the history of a study in its database: who trains what, how far it has come, and what it showed there.
 
-A row changes only inside the transaction that changes the money with it: claiming reserves, reaching a rung settles, a
-dead worker's row becomes free when its lease is reaped. So two workers never train the same, and a row that says
-`running` has an open lease behind it.
+Who trains what changes only inside the transaction that changes the money with it: claiming reserves, reaching a rung
+settles, a dead worker's row becomes free when its lease is reaped. All else that changes a row locks the account's row
+first, as those do. So two workers never train the same, and a row that says `running` has an open lease behind it.
 """
 
 import json
@@ -12,9 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, or_, select, update
 
-from greensv.energy.books.budget import Lease
+from greensv.energy.books.budget import SEARCH_ACCOUNT, Lease
 from greensv.energy.books.ledger import Ledger
 from greensv.energy.books.outages import StorageAway
+from greensv.energy.books.postings import lock_account
 from greensv.energy.books.schema import database_time, persist, reading, transaction
 from greensv.energy.books.tables import leases, rungs
 from greensv.search.candidate import Candidate
@@ -27,7 +28,9 @@ MAX_ATTEMPTS = 2
 class RungBook:
     """The runs of one study. Each worker has its own; reading fetches only what may have changed."""
 
-    def __init__(self, ledger: Ledger, study_id: str, *, num_rungs: int, worker: str = "") -> None:
+    def __init__(
+        self, ledger: Ledger, study_id: str, *, num_rungs: int, worker: str = "", account: str = SEARCH_ACCOUNT
+    ) -> None:
         """Opens the book.
 
         Args:
@@ -35,10 +38,12 @@ class RungBook:
             study_id: the study's own id.
             num_rungs: of the study's trainings.
             worker: who writes, for people.
+            account: that pays; its row is what claims and all that may meet them lock first.
         """
         self._engine = ledger.engine
         self._study_id = study_id
         self._worker = worker[:255]
+        self._account = account
         self._history = History(num_rungs=num_rungs)
         self._last_id = 0
         self._open_ids: set[int] = set()
@@ -76,27 +81,30 @@ class RungBook:
         except StorageAway:
             return persist(self._engine, lambda connection, _: connection.execute(wanted).all())
 
-    def claiming(self, run: Run, *, after: Run | None = None) -> Callable[[Connection, Lease], bool]:
+    def claiming(
+        self, run: Run, *, after: Run | None = None, is_left: bool = False
+    ) -> Callable[[Connection, Lease], bool]:
         """Returns what `Ledger.reserve` calls to take a run: False where another worker was faster.
 
         Args:
-            run: as it will stand, `running`. One that waits in the book is taken as it is.
+            run: as it will stand, `running`.
             after: the run to the rung below that it goes on from; it must still be there to be promoted.
+            is_left: it waits in the book, left behind by its worker, and is to be gone on with.
         """
 
         def claim(connection: Connection, lease: Lease) -> bool:
             now = database_time(connection)
-            if after is not None and _state(connection, self._study_id, after.key) != "done":
-                self._doubt(after.key)
-                return False
             state = _state(connection, self._study_id, run.key)
-            values = {"state": "running", "lease_id": lease.id, "worker": self._worker, "updated_at": now}
-            if state == "waiting":
-                connection.execute(_at(update(rungs), self._study_id, run.key).values(**values, attempts=run.attempts))
-                return True
-            if state is not None:
+            if state != ("waiting" if is_left else None):
                 self._doubt(run.key)
                 return False
+            if not is_left and after is not None and _state(connection, self._study_id, after.key) != "done":
+                self._doubt(after.key)
+                return False
+            values = {"state": "running", "lease_id": lease.id, "worker": self._worker, "updated_at": now}
+            if is_left:
+                connection.execute(_at(update(rungs), self._study_id, run.key).values(**values, attempts=run.attempts))
+                return True
             connection.execute(
                 rungs.insert(),
                 {
@@ -146,6 +154,7 @@ class RungBook:
             rungs.c.study_id == self._study_id, rungs.c.state == "running", rungs.c.lease_id.not_in(is_open)
         )
         with transaction(self._engine) as connection:
+            lock_account(connection, self._study_id, self._account)
             for row in connection.execute(wanted).all():
                 _set_free(connection, row, attempts=row.attempts)
 
@@ -165,7 +174,9 @@ class RungBook:
         """Takes a run that has reached its rung out of the race; False when somebody has promoted or retired it."""
         above = RunKey(trial_number=run.key.trial_number, rung=run.key.rung + 1, repetition=run.key.repetition)
         with transaction(self._engine) as connection:
+            lock_account(connection, self._study_id, self._account)  # claims hold it, too
             if _state(connection, self._study_id, above) is not None:
+                self._doubt(run.key)
                 return False
             retired = connection.execute(
                 _at(update(rungs), self._study_id, run.key)
@@ -173,6 +184,8 @@ class RungBook:
                 .values(state="retired", updated_at=database_time(connection))
             )
             is_retired: bool = retired.rowcount == 1
+            if not is_retired:
+                self._doubt(run.key)
         if is_retired and (known := self._history.get(run.key)) is not None:
             self._history.put(replace(known, state="retired"))
         return is_retired
@@ -187,6 +200,7 @@ class RungBook:
             Whether there were any.
         """
         with transaction(self._engine) as connection:
+            lock_account(connection, self._study_id, self._account)
             renamed = connection.execute(
                 update(rungs)
                 .where(rungs.c.study_id == self._study_id, rungs.c.trial_number == trial_number)

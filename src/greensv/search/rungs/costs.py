@@ -99,12 +99,9 @@ class ModelCosts:
         return [_work(column) for column in self.estimates.of(candidates, is_exact=len(candidates) <= FEW)]
 
     def _scaled(self, name: str, works: Sequence[Work]) -> NDArray[np.float64]:
-        """Returns a quantity that grows with the work, as it does for the networks that have shown it."""
+        """Returns a quantity that grows with the work, as networks have shown it; NaN before any has."""
         model = self._scales.get(name)
-        if model is None:
-            # In arbitrary units: only comparisons are made of it.
-            model = LogModel(self.model.prior, log_level=0.0)
-        return model.predict_many(works)[0]
+        return np.full(len(works), np.nan) if model is None else model.predict_many(works)[0]
 
 
 def _columns(work: NetworkWork) -> dict[str, float]:

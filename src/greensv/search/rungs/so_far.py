@@ -24,6 +24,9 @@ class RungFigures:
 class SoFar:
     """Sums over the parts of a training. Joules include PUE; uncertainties are standard and add up, since the meters'
     scale is off in all parts alike.
+
+    What a step costs (`steady_j`, `other_phases`) is in joules of the hardware that the study began on, whichever
+    machines did the parts; what was used (`energy_j`, `data_wait_j`, `net_j`) is in joules of those.
     """
 
     num_steps: int = 0
@@ -40,6 +43,8 @@ class SoFar:
     net_j: float | None = 0.0
     net_uncertainty_j: float = 0.0
     num_skipped: int = 0
+    part: tuple[float, float] | None = None
+    """Of the latest part, on the machine that did it: joules per step and seconds per step."""
     other_phases: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     """Of each phase of the recipe with another crop: measured joules per step, and their uncertainty."""
     curve: tuple[Mapping[str, float], ...] = ()
@@ -59,7 +64,7 @@ class SoFar:
         """Over all steady steps."""
         return self.steady_s / self.steady_steps
 
-    def plus(self, cost: TrainingCost, *, num_skipped: int) -> Self:
+    def plus(self, cost: TrainingCost, *, num_skipped: int, unit_factor: float = 1.0) -> Self:
         """Returns the sums with another part; what is not known of one part is not known of the whole."""
         steady = cost.num_steady_steps
         wait, net = cost.data_wait, cost.net
@@ -69,8 +74,9 @@ class SoFar:
             energy_j=self.energy_j + cost.energy_j,
             uncertainty_j=self.uncertainty_j + cost.uncertainty_j,
             steady_steps=self.steady_steps + steady,
-            steady_j=self.steady_j + steady * cost.joules_per_step,
-            steady_uncertainty_j=self.steady_uncertainty_j + steady * cost.joules_per_step_uncertainty,
+            steady_j=self.steady_j + unit_factor * steady * cost.joules_per_step,
+            steady_uncertainty_j=self.steady_uncertainty_j + unit_factor * steady * cost.joules_per_step_uncertainty,
+            part=(cost.joules_per_step, cost.seconds_per_step),
             steady_s=self.steady_s + steady * cost.seconds_per_step,
             data_wait_s=None if wait is None or self.data_wait_s is None else self.data_wait_s + wait.duration_s,
             data_wait_j=None if wait is None or self.data_wait_j is None else self.data_wait_j + wait.energy_j,
@@ -96,6 +102,8 @@ class SoFar:
         """Returns what `as_json` made; what is missing, in a run that was never judged, is nothing so far."""
         known = {f.name for f in dataclasses.fields(cls)}
         found = {key: value for key, value in values.items() if key in known}
+        if found.get("part") is not None:
+            found["part"] = (found["part"][0], found["part"][1])
         found["curve"] = tuple(found.get("curve", ()))
         found["other_phases"] = {k: (v[0], v[1]) for k, v in found.get("other_phases", {}).items()}
         return cls(**found)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 from greensv.errors import CheckpointError, StudyError
 from greensv.search.artifacts import ArtifactStore
 from greensv.search.control import BudgetExhausted, Interrupted, TooDear
-from greensv.search.evaluator import DevScore, full_recipe_j, probe, score_dev, short_phase, tell_skipped
+from greensv.search.evaluator import (
+    DevScore,
+    full_recipe_j,
+    is_probed_apart,
+    probe,
+    score_dev,
+    short_phase,
+    tell_skipped,
+)
 from greensv.search.gate import BudgetGate
 from greensv.search.measuring import measure_training
 from greensv.search.orders import TrainingOrder
@@ -36,7 +44,7 @@ class RungReached:
     so_far: SoFar
     dev: DevScore
     train_energy_kwh: float
-    """Of the full recipe, on this machine."""
+    """Of the full recipe, on the hardware that the study began on."""
     train_energy_uncertainty_kwh: float
     latency_s: float | None
 
@@ -44,15 +52,18 @@ class RungReached:
 class RungTrainer:
     """Trains the jobs of one worker, one after the other; a training that goes on at once is not loaded again."""
 
-    def __init__(self, bench: Workbench, book: RungBook, artifacts: ArtifactStore) -> None:
+    def __init__(self, bench: Workbench, book: RungBook, artifacts: ArtifactStore, *, unit_factor: float = 1.0) -> None:
         """Makes a trainer.
 
         Args:
             bench: what trainings share.
             book: told of each saved step.
             artifacts: where trainings are saved, for any worker to go on with.
+            unit_factor: what a joule here is on the hardware that the study began on; parts of a training that several
+                machines did are added up in that.
         """
         self._bench, self._book, self._artifacts = bench, book, artifacts
+        self._unit_factor = unit_factor
         self._kept: tuple[str, Training] | None = None
 
     def run(self, job: Job, gate: BudgetGate) -> RungReached:
@@ -77,7 +88,7 @@ class RungTrainer:
             noted_window(bench.metering, "evaluation", trial_number=number),
         ):
             dev = score_dev(bench, training.network)
-            latency_s = self._latency_s(training) if job.is_top and job.run.key.repetition == 0 else None
+            latency_s = self._latency_s(training) if self._wants_latency(job) else None
         so_far = self._with_other_phases(job, so_far)
         train_j, uncertainty_j = full_recipe_j(bench, so_far)
         figures = RungFigures(
@@ -114,7 +125,8 @@ class RungTrainer:
         except StudyError:  # the database is gone for good, so that the book cannot be told
             self._keep(job, training)
             raise
-        measured = so_far.plus(cost, num_skipped=tell_skipped(bench, training, what=job_name(job)))
+        num_skipped = tell_skipped(bench, training, what=job_name(job))
+        measured = so_far.plus(cost, num_skipped=num_skipped, unit_factor=self._unit_factor)
         self._save(job, training, so_far=measured)
         return measured
 
@@ -129,7 +141,9 @@ class RungTrainer:
         if so_far.steady_steps:
             return so_far
         # It was interrupted at its very last step: what a step costs is measured on a few others.
-        return so_far.plus(probe(self._bench, job.candidate, seed=job.seed), num_skipped=0)
+        self._kept = None  # in a team, the others are about to be given another training
+        cost = probe(self._bench, job.candidate, seed=job.seed)
+        return so_far.plus(cost, num_skipped=0, unit_factor=self._unit_factor)
 
     def forget(self, job: Job) -> None:
         """Deletes what was saved of a training that nobody will go on with."""
@@ -146,6 +160,7 @@ class RungTrainer:
         if kept is not None and kept[0] == name and kept[1].step == job.from_step:
             self._kept = kept
             return kept[1]
+        del kept  # its memory is needed for the next one
         order = TrainingOrder(candidate=job.candidate, phases=(short_phase(self._bench),), seed=job.seed)
         training = self._loaded(job, order) or self._bench.trainer.begin(order)
         self._kept = (name, training)
@@ -187,6 +202,12 @@ class RungTrainer:
         extra = {} if so_far is None else {SO_FAR: json.dumps(so_far.as_json())}
         self._artifacts.save(self._name(job), lambda path: save_training_state(path, training, extra))
 
+    def _wants_latency(self, job: Job) -> bool:
+        """Where it is an objective or a bound, trainings are compared by it at each rung."""
+        search = self._bench.config.search
+        is_compared = any("latency" in text for text in (*search.objectives, *search.constraints))
+        return is_compared or (job.is_top and job.run.key.repetition == 0)
+
     def _latency_s(self, training: "Training") -> float:
         from greensv.speaker.device import resolve_precision
         from greensv.speaker.latency import latency_s
@@ -199,10 +220,12 @@ class RungTrainer:
         """Measures a step of each phase with another crop, once per training."""
         from greensv.search.evaluator import probe_other_phases
 
-        if so_far.other_phases:
+        if so_far.other_phases or not any(is_probed_apart(self._bench, p) for p in self._bench.config.recipe.phases):
             return so_far
+        self._kept = None  # in a team, the others are about to be given another training
         found = probe_other_phases(self._bench, job.candidate, what=job_name(job), trial_number=job.trial_number)
-        return replace(so_far, other_phases=found)
+        factor = self._unit_factor
+        return replace(so_far, other_phases={name: (factor * j, factor * u) for name, (j, u) in found.items()})
 
 
 def job_name(job: Job) -> str:
