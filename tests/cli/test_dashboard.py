@@ -7,6 +7,10 @@ import time
 import urllib.error
 import urllib.request
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def fetch(url: str, *, within_s: float) -> bytes:
     """Waits for the server, which says its address just before it listens."""

@@ -33,6 +33,7 @@ def error_of(result: Result, kind: type[GreensvError]) -> str:
 
 
 @needs_onnx
+@pytest.mark.slow
 def test_model_of_the_real_network_is_written_after_its_parity_is_shown(
     small_checkpoint: Path, recordings: Path, tmp_path: Path
 ) -> None:

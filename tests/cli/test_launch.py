@@ -21,6 +21,7 @@ def command(
     return "launch", study_file, "--budget-kwh", 1
 
 
+@pytest.mark.slow
 def test_two_workers_run_a_search_together_and_its_result_is_shown(greensv, command, tmp_path: Path):
     found = greensv(*command, "--workers", 2, "--max-trials", 3)
     assert found.code == 0, found.out + found.err
@@ -64,6 +65,7 @@ def test_what_cannot_be_launched_is_told_before_anything_runs(
     assert not list(tmp_path.rglob("worker-*.log"))
 
 
+@pytest.mark.slow
 def test_workers_that_fail_are_told_with_what_they_said(greensv, command, study_file: Path, tmp_path: Path):
     study_file.write_text(UNSHARED.replace('meters = ["tiny"]', 'meters = ["ipmi"]'))
     found = greensv(*command, "--workers", 1)

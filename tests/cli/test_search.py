@@ -159,6 +159,7 @@ def test_a_budget_too_small_is_refused_with_advice(greensv, study_file):
     assert "--budget-kwh" in found.err
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_ends_with_130_and_the_same_command_continues(start, greensv, study_file):
     command = ("search", study_file, "--budget-kwh", "1", "--max-trials", "2")
     process = start(*command, **{SLEEP_VARIABLE: "0.15"})

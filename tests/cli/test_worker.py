@@ -110,6 +110,7 @@ def test_a_study_without_a_budget_is_told(greensv, begun: Path):
     assert "no search account yet" in found.err
 
 
+@pytest.mark.slow
 def test_the_data_may_lie_elsewhere_but_must_be_the_same(greensv, study_file, write_kaldi_tree, tmp_path):
     here, copy, other = tmp_path / "here", tmp_path / "copy", tmp_path / "other"
     write_kaldi_tree(here, {"train": {f"t{i}": 8 for i in range(6)}, "test": {"x": 4, "y": 4}})
@@ -146,6 +147,7 @@ def test_trainings_are_kept_where_the_studys_other_workers_keep_them(greensv, st
     assert attributes(tmp_path)[PLACE_ATTRIBUTE] == {**place, "url": str(tmp_path / "elsewhere")}
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_end_saves_and_another_goes_on(start, greensv, begun: Path):
     process = start("worker", "--max-trials", "2", **{SLEEP_VARIABLE: "0.15", QUICK_VARIABLE: "24"})
     for line in process.stdout:

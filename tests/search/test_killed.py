@@ -7,9 +7,13 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from greensv.units import j_from_uj
 from tiny.study import CHEAPEST, DEAREST, STEPS, STUDY_TOML, Lab, install
 from tiny.work import QUICK_VARIABLE, SLEEP_VARIABLE
+
+pytestmark = pytest.mark.slow
 
 
 def test_after_a_kill_in_mid_trial_the_next_search_charges_it_and_runs_its_candidate_again(lab: Lab, tmp_path: Path):

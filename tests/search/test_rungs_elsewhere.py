@@ -98,9 +98,10 @@ def test_a_study_renamed_in_the_dashboard_goes_on_with_its_account(lab: Lab):
     # What optuna-dashboard does; the copy has no metric names.
     optuna.copy_study(from_study_name="tiny", from_storage=storage, to_storage=storage, to_study_name="renamed")
     optuna.delete_study(study_name="tiny", storage=storage)
-    (lab.folder / "runs" / "tiny").rename(lab.folder / "runs" / "renamed")  # with the trainings on their way
+    with pytest.raises(StudyError, match=r"does not hold them; give --artifacts"):
+        lab.search(max_trials=2, budget_j=20_000, name="renamed")
 
-    lab.search(max_trials=2, budget_j=20_000, name="renamed")
+    lab.search(max_trials=2, budget_j=20_000, name="renamed", artifacts=lab.folder / "runs" / "tiny" / "trainings")
     assert optuna.get_all_study_names(storage) == ["renamed"]
     renamed = load("renamed", storage)
     assert renamed.study_id == study.study_id

@@ -7,11 +7,15 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from greensv.search.events import Stepped
 from greensv.search.rungs.book import RungBook
 from greensv.units import j_from_uj
 from tiny.study import CHEAPEST, STEPS, STUDY_TOML, Lab, install
 from tiny.work import QUICK_VARIABLE, SLEEP_VARIABLE
+
+pytestmark = pytest.mark.slow
 
 RUNGS = {"scheduler": "rungs", "num_rungs": 2, "min_rung_steps": 2}
 RUNGS_TOML = 'scheduler = "rungs"\nnum_rungs = 2\nmin_rung_steps = 2'

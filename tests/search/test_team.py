@@ -21,6 +21,8 @@ from greensv.speaker.distributed import Team
 from tiny.study import CHEAPEST, DEAREST, FULL_STEPS, STEPS, STUDY_TOML, Lab, install, on
 from tiny.work import QUICK_VARIABLE, SLEEP_VARIABLE, WORK
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "greensv")
 PROBE_STEPS = 2 * STEPS
 """The probes of both ends of the space are so quick that they take all steps of a search's training."""

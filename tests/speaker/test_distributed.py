@@ -48,6 +48,7 @@ def assert_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.slow
 def test_two_processes_have_the_loss_curve_of_one_with_the_same_global_batch(
     name: str, team: list[dict[str, Any]], tones: Utterances
 ) -> None:

@@ -122,7 +122,11 @@ class Lab:
     def notes(self) -> str:
         return "\n".join(said.text for said in self.events if isinstance(said, Noted))
 
-    def search(self, *, budget_j: float = 1e6, max_trials: int | None = 3, **changes: Any) -> SearchResult:
+    def search(
+        self, *, budget_j: float = 1e6, max_trials: int | None = 3, artifacts: Path | None = None, **changes: Any
+    ) -> SearchResult:
+        if artifacts is None:
+            artifacts = self.folder / "runs" / self.config(**changes).name / "trainings"
         storage, ledger = open_storage(self.url, create=True)
         try:
             return run_search(
@@ -132,7 +136,7 @@ class Lab:
                 plugins=self.plugins,
                 budget_kwh=kwh_from_j(budget_j),
                 max_trials=max_trials,
-                artifacts=ArtifactStore(str(self.folder / "runs" / self.config(**changes).name / "trainings")),
+                artifacts=ArtifactStore(str(artifacts)),
                 listen=self.listen,
                 finish=self.finished.append,
             )
