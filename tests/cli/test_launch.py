@@ -31,15 +31,17 @@ def test_two_workers_run_a_search_together_and_its_result_is_shown(greensv, comm
     for number in (1, 2):
         assert any(line.startswith(f"{number} | meter tiny: node") for line in lines)
         assert any(line.startswith(f"worker {number} ended: ") for line in lines)
-    assert any(line.startswith("The search ended: ") and "3 trials" in line for line in lines), found.out
-    assert any(line.startswith("Pareto set of 'tiny'") and "of 3 trials" in line for line in lines)
+    trials = [json.loads(line) for line in greensv("trials", "--json").out.splitlines()]
+    num_trials = len(trials)
+    assert num_trials in (3, 4), "both workers may begin their last trial at the same moment"
+    assert any(line.startswith("The search ended: ") and f"{num_trials} trials" in line for line in lines), found.out
+    assert any(line.startswith("Pareto set of 'tiny'") and f"of {num_trials} trials" in line for line in lines)
     assert lines[-1].startswith("Next: greensv retrain --knee")
     assert f"Report: {tmp_path / 'runs' / 'tiny' / 'report.html'}" in lines
     heads = [json.loads(path.read_text())["head_room_j"] for path in sorted(log.parent.glob("*.json"))]
     assert len(heads) == 2
     assert min(heads) > 0
-    trials = [json.loads(line) for line in greensv("trials", "--json").out.splitlines()]
-    assert [trial["state"] for trial in trials] == ["complete"] * 3
+    assert [trial["state"] for trial in trials] == ["complete"] * num_trials
     assert json.loads(greensv("budget", "--json").out)["reserved_kwh"] == 0
 
 

@@ -91,7 +91,7 @@ def windows_as_json(ledger: Ledger, study_id: str, account: str, *, pue: float) 
     """Returns by trial what each meter read of each domain in its training, also beside the charges; PUE included.
 
     `role` is `charged`, `part` (of a node), `rest` (of it) or `beside`; `uncertainty_kwh` is standard, None where it
-    was not kept.
+    was not kept. `resolution_s` is how often the counter or sensor changes.
     """
     with transaction(ledger.engine) as connection:
         totals = window_totals(connection, study_id, account)
@@ -105,6 +105,7 @@ def windows_as_json(ledger: Ledger, study_id: str, account: str, *, pue: float) 
             "duration_s": total.duration_s,
             "energy_kwh": pue * kwh_from_j(total.energy_j),
             "uncertainty_kwh": None if total.uncertainty_j is None else pue * kwh_from_j(total.uncertainty_j),
+            "resolution_s": total.resolution_s,
         }
         found.setdefault(total.trial_number, []).append(values)
     return found

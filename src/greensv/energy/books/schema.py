@@ -18,7 +18,7 @@ from greensv.errors import StudyError
 
 logger = logging.getLogger(__name__)
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest revision in `migrations`."""
 
 BUSY_TIMEOUT_S = 60.0

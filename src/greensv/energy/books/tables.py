@@ -105,6 +105,7 @@ windows = Table(
     Column("energy_uj", BigInteger, nullable=False),
     Column("uncertainty_uj", BigInteger),
     Column("role", String(16)),  # charged, part or beside; null in rows of version 1: charged
+    Column("resolution_s", Double),  # how often the counter or sensor changes; null in older rows
     Index("greensv_windows_by_trial", "study_id", "account", "trial_number"),
 )
 

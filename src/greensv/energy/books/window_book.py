@@ -32,6 +32,8 @@ class WindowTotal:
     energy_j: float
     uncertainty_j: float | None
     """Standard; None in the books of an older greensv."""
+    resolution_s: float | None
+    """How often its counter or sensor changes; None in the books of an older greensv."""
 
 
 def record_window(
@@ -72,6 +74,7 @@ def record_window(
             "energy_uj": uj_from_j(reading.energy_j),
             "uncertainty_uj": uj_from_j(reading.uncertainty_j),
             "role": reading.role,
+            "resolution_s": reading.resolution_s,
         }
         for reading in (*window.readings, *window.others)
     ]
@@ -96,6 +99,7 @@ def window_totals(
             func.sum(windows.c.energy_uj),
             func.sum(windows.c.uncertainty_uj),
             func.sum(case((windows.c.uncertainty_uj.is_(None), 1), else_=0)),
+            func.max(windows.c.resolution_s),
         )
         .where(windows.c.study_id == study_id, windows.c.account == account, windows.c.name == name)
         .where(windows.c.trial_number.is_not(None))
@@ -103,7 +107,18 @@ def window_totals(
         .order_by(windows.c.trial_number, func.min(windows.c.id))
     ).all()
     by_trial: dict[int, list[WindowTotal]] = {}
-    for number, meter, domain, quality, role_name, duration_s, energy_uj, uncertainty_uj, num_unknown in rows:
+    for (
+        number,
+        meter,
+        domain,
+        quality,
+        role_name,
+        duration_s,
+        energy_uj,
+        uncertainty_uj,
+        num_unknown,
+        resolution_s,
+    ) in rows:
         total = WindowTotal(
             trial_number=number,
             meter=meter,
@@ -113,6 +128,7 @@ def window_totals(
             duration_s=duration_s,
             energy_j=j_from_uj(int(energy_uj)),
             uncertainty_j=None if num_unknown else j_from_uj(int(uncertainty_uj)),
+            resolution_s=resolution_s,
         )
         by_trial.setdefault(number, []).append(total)
     return tuple(total for totals in by_trial.values() for total in (*totals, *_rests(totals)))
@@ -139,6 +155,7 @@ def _rests(totals: Sequence[WindowTotal]) -> list[WindowTotal]:
             duration_s=window.duration_s,
             energy_j=part.energy_j,
             uncertainty_j=part.uncertainty_j,
+            resolution_s=max((total.resolution_s for total in inside if total.resolution_s is not None), default=None),
         )
         for part in split(window)
         if part.name == REST

@@ -24,7 +24,7 @@ from greensv.search.orders import TrainingOrder
 from greensv.search.rungs.book import RungBook
 from greensv.search.rungs.so_far import RungFigures, SoFar
 from greensv.search.scheduler import SAVED_AS, Job
-from greensv.search.training_window import noted_window
+from greensv.search.training_window import EpochWindows, noted_window
 from greensv.search.workbench import Workbench
 from greensv.units import kwh_from_j
 
@@ -109,16 +109,23 @@ class RungTrainer:
     def _train(self, job: Job, training: "Training", so_far: SoFar, gate: BudgetGate) -> SoFar:
         """Trains to the rung and saves it, with what was measured; returns that."""
         bench = self._bench
+        saving = self._saving(job, training)
         try:
-            cost = measure_training(
-                bench,
-                training,
-                what=job_name(job),
-                gate=gate,
-                trial_number=job.trial_number,
-                until_step=job.to_step,
-                each_step=self._saving(job, training),
-            )
+            with EpochWindows(bench.metering, training, trial_number=job.trial_number) as epochs:
+
+                def each_step(report: "StepReport") -> None:
+                    epochs.after_step(report.step)
+                    saving(report)
+
+                cost = measure_training(
+                    bench,
+                    training,
+                    what=job_name(job),
+                    gate=gate,
+                    trial_number=job.trial_number,
+                    until_step=job.to_step,
+                    each_step=each_step,
+                )
         except (Interrupted, BudgetExhausted, TooDear):
             self._save(job, training)
             raise
