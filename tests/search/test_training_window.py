@@ -185,7 +185,14 @@ def test_a_gpu_rests_at_its_measured_idle_power_or_else_at_the_lowest_seen(lab: 
 def test_a_search_keeps_its_windows_and_those_of_each_trial(lab: Lab):
     lab.search(max_trials=1)
     names = [(row["name"], row["trial_number"]) for row in window_rows(lab, "search")]
-    of_trial = [("steady training", 0), ("training", 0), ("evaluation", 0), ("trial", 0)]
+    of_trial = [
+        ("epoch 1", 0),
+        ("epoch 2", 0),
+        ("steady training", 0),
+        ("training", 0),
+        ("evaluation", 0),
+        ("trial", 0),
+    ]
     assert names == [("probe", None), ("probe", None), *of_trial, ("search", None)]
     energies = {row["name"]: row["energy_uj"] for row in window_rows(lab, "search")}
     assert energies["search"] > energies["trial"] > energies["training"] > energies["steady training"] > 0

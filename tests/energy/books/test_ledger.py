@@ -363,7 +363,14 @@ def test_books_that_were_tampered_with_do_not_agree(ledger: Ledger, study: str, 
 def test_windows_are_kept_by_reading_and_charge_nothing(ledger: Ledger, study: str, engine: Engine) -> None:
     started = datetime(2026, 1, 2, tzinfo=UTC)
     readings = (
-        Reading(domain=Domain("gpu", "GPU-1"), meter="nvml", quality="measured", energy_j=1.5, uncertainty_j=0.1),
+        Reading(
+            domain=Domain("gpu", "GPU-1"),
+            meter="nvml",
+            quality="measured",
+            energy_j=1.5,
+            uncertainty_j=0.1,
+            resolution_s=0.1,
+        ),
         Reading(domain=Domain("cpu"), meter="estimate", quality="estimated", energy_j=0.25, role="beside"),
     )
     window = EnergyWindow(name="training", started_at=started, duration_s=3.0, readings=readings)
@@ -372,7 +379,21 @@ def test_windows_are_kept_by_reading_and_charge_nothing(ledger: Ledger, study: s
     with engine.begin() as connection:
         rows = connection.execute(select(windows).order_by(windows.c.energy_uj)).all()
     assert [row[1:] for row in rows] == [
-        (study, ACCOUNT, 3, "training", started.timestamp(), 3.0, "estimate", "cpu", "estimated", 250_000, 0, "beside"),
+        (
+            study,
+            ACCOUNT,
+            3,
+            "training",
+            started.timestamp(),
+            3.0,
+            "estimate",
+            "cpu",
+            "estimated",
+            250_000,
+            0,
+            "beside",
+            0.0,
+        ),
         (
             study,
             ACCOUNT,
@@ -386,6 +407,7 @@ def test_windows_are_kept_by_reading_and_charge_nothing(ledger: Ledger, study: s
             1_500_000,
             100_000,
             "charged",
+            0.1,
         ),
     ]
     assert ledger.statement(study, ACCOUNT).spent_uj == 0
