@@ -7,15 +7,14 @@ simulated one (`greensv.search.simulation`) drive the same one.
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from greensv.energy.books.budget import Lease
 from greensv.energy.books.ledger import Ledger
 from greensv.search.artifacts import training_name
 from greensv.search.candidate import Candidate, SearchSpace
-from greensv.search.cost import Prediction
+from greensv.search.jobs import SAVED_AS, SEED, Ended, Job, Money, Trials
 from greensv.search.queue import CONTINUES_ATTRIBUTE, QUEUED_ATTRIBUTE, enqueue, holder_attributes, mark_held
 from greensv.search.rungs.book import RungBook
 from greensv.search.rungs.history import History, Run, RunKey
@@ -38,10 +37,6 @@ if TYPE_CHECKING:
     import optuna
     from optuna.samplers import BaseSampler
 
-SAVED_AS = "saved_as"
-"""In a run's data: the name of the file that holds its training."""
-SEED = "seed"
-"""In a run's data: of its weights and of all else that is random."""
 MAX_REFUSALS = 8
 """Candidates in a row that may be refused before a search gives up: queued ones may all be too dear."""
 MAX_RACES = 64
@@ -52,60 +47,6 @@ WHOLE_MARGIN = 1.15
 """The policy grants a new candidate so many times what its whole short training is expected to use."""
 RESERVE_MARGIN = 1.1
 """A run is not begun unless what is left covers its expected cost so many times."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """A training that this worker holds: from the step that is saved to a rung, paid for by a lease."""
-
-    run: Run
-    """As it stands in the book, `running`."""
-    after: Run | None
-    """The run to the rung below, with what was measured up to it; None from the beginning."""
-    candidate: Candidate
-    seed: int
-    from_step: int
-    to_step: int
-    is_top: bool
-    expected: Prediction
-    lease: Lease
-
-    @property
-    def trial_number(self) -> int:
-        """Of the trial; a repetition's as well."""
-        return self.run.key.trial_number
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """There is nothing for this worker to do any more."""
-
-    because: str
-
-
-class Money(Protocol):
-    """The account as a worker sees it. Joules, PUE included."""
-
-    @property
-    def cap_j(self) -> float:
-        """The cap."""
-
-    @property
-    def left_j(self) -> float:
-        """What can still be reserved and is not needed for ending in good order."""
-
-    def reserve(self, energy_j: float, *, trial_number: int, within: "Callable[[Any, Lease], bool]") -> "Lease | None":
-        """Takes joules out of what is left; see `Ledger.reserve`."""
-
-
-class Trials(Protocol):
-    """Who writes trials down and tells the user: `TrialBook` in a real search."""
-
-    def refused(self, trial: "optuna.Trial", candidate: Candidate, reason: str) -> None:
-        """A new trial's candidate may not be trained, or cannot be paid for: end the trial as PRUNED."""
-
-    def retired(self, run: Run, reason: str) -> None:
-        """A trial will not be promoted any more: end it as PRUNED, with what it showed last."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from greensv.search.cost.notebook import CostNotebook
 from greensv.search.dashboard_curves import save_curves
 from greensv.search.events import Noted, RungEnded, TrialStarted
 from greensv.search.gate import BudgetGate
+from greensv.search.jobs import Ended, Job
 from greensv.search.measuring import check_team, first_line
 from greensv.search.metering import CLOSING_S, Metering, reap_dead
 from greensv.search.objectives import OBJECTIVES, values_of
@@ -37,7 +38,7 @@ from greensv.search.rungs.training import RungReached, RungTrainer, job_name
 from greensv.search.sampling.named import make_sampler
 from greensv.search.sampling.optuna_sampler import Situation
 from greensv.search.sampling.seeding import first_candidates
-from greensv.search.scheduler import Ended, Job, Scheduler
+from greensv.search.scheduler import Scheduler
 from greensv.search.scheduling.green import GreenPolicy
 from greensv.search.scheduling.policy import Outlook, Policy, Propose
 from greensv.search.training_window import noted_window

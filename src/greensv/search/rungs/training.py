@@ -19,11 +19,11 @@ from greensv.search.evaluator import (
     tell_skipped,
 )
 from greensv.search.gate import BudgetGate
+from greensv.search.jobs import SAVED_AS, Job
 from greensv.search.measuring import measure_training
 from greensv.search.orders import TrainingOrder
 from greensv.search.rungs.book import RungBook
 from greensv.search.rungs.so_far import RungFigures, SoFar
-from greensv.search.scheduler import SAVED_AS, Job
 from greensv.search.training_window import EpochWindows, noted_window
 from greensv.search.workbench import Workbench
 from greensv.units import kwh_from_j

@@ -13,6 +13,7 @@ from greensv.energy.books.ledger import Ledger
 from greensv.energy.books.schema import immediate_transactions, reading
 from greensv.energy.books.tables import accounts
 from greensv.search.candidate import Candidate
+from greensv.search.jobs import Job
 from greensv.search.objectives import objectives_of
 from greensv.search.queue import enqueue
 from greensv.search.rungs.book import RungBook
@@ -20,7 +21,7 @@ from greensv.search.rungs.history import History, Run
 from greensv.search.sampling.named import make_sampler
 from greensv.search.sampling.optuna_sampler import Situation
 from greensv.search.sampling.seeding import first_candidates
-from greensv.search.scheduler import Job, Scheduler
+from greensv.search.scheduler import Scheduler
 from greensv.search.scheduling.policy import Outlook, Propose
 from greensv.search.simulation.methods import Method
 from greensv.search.simulation.problem import Problem

@@ -17,8 +17,8 @@ import numpy as np
 
 from greensv.energy.books.budget import SEARCH_ACCOUNT, Charge
 from greensv.energy.books.ledger import Ledger
+from greensv.search.jobs import Ended, Job
 from greensv.search.rungs.book import set_free
-from greensv.search.scheduler import Ended, Job
 from greensv.search.simulation.desk import Clock, Desk
 from greensv.search.simulation.problem import Outcome, Problem
 from greensv.search.simulation.trace import Shown, Trace
